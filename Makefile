@@ -1,0 +1,57 @@
+# Each target sets up what it needs; `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The main job runs on what DATA= and WEIGHTS= name; without them on the reference folder, where it is present.
+REFERENCE := ../shared/parity
+ifeq ($(DATA)$(WEIGHTS),)
+  ifneq ($(wildcard $(REFERENCE)/w8.pth.tar),)
+    DATA := $(REFERENCE)/coco
+    WEIGHTS := $(REFERENCE)/w8.pth.tar
+    OPTIONS ?= --short-side 256 --no-flip-test
+  endif
+endif
+SPLIT ?= val2017
+OUT ?= tables
+
+.PHONY: help tables test lab readme notebooks clean
+help:
+	@echo 'make tables [DATA=folder WEIGHTS=file SPLIT=val2017 OUT=tables OPTIONS="..."]   regenerate Table 1'
+	@echo 'make test        export is up to date, notebooks run, commands work'
+	@echo 'make lab         open the notebooks in JupyterLab'
+	@echo 'make notebooks   run all notebooks, keep their outputs, export the package and README.md'
+	@echo 'make readme      README.md from nbs/index.ipynb'
+	@echo 'make clean       remove the virtual environment'
+
+$(READY): settings.ini setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+tables: $(READY)
+	@test -n '$(DATA)' -a -n '$(WEIGHTS)' || { echo 'make tables: name a folder and a checkpoint: make tables DATA=coco WEIGHTS=file (see README.md)' >&2; exit 1; }
+	$(BIN)/logocap-tables --table 1 --data '$(DATA)' --split '$(SPLIT)' --weights '$(WEIGHTS)' --out '$(OUT)' $(OPTIONS)
+
+test: $(READY)
+	$(BIN)/python -m pytest tests/test_project.py
+	cd nbs && MPLBACKEND=agg ../$(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	$(BIN)/python -m pytest tests
+
+lab: $(READY)
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+notebooks: $(READY)
+	$(BIN)/nbdev_export
+	for n in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
+	$(BIN)/nbdev_clean
+	$(MAKE) readme
+
+# nbdev's own nbdev_readme needs Quarto. Cells marked `echo: false` show only what they draw.
+readme: $(READY)
+	$(BIN)/python tests/readme.py
+
+clean:
+	rm -rf $(VENV)
