@@ -36,8 +36,7 @@ tables: $(READY)
 	$(BIN)/logocap-tables --table 1 --data '$(DATA)' --split '$(SPLIT)' --weights '$(WEIGHTS)' --out '$(OUT)' $(OPTIONS)
 
 test: $(READY)
-	$(BIN)/python -m pytest tests/test_project.py
-	cd nbs && MPLBACKEND=agg ../$(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest tests
 
 lab: $(READY)

@@ -36,7 +36,7 @@ def upsample(
     "Heat maps at the size of the network input, bilinear (Eq. 3), in float32: positions are read off them."
     return F.interpolate(heatmaps.float(), size=tuple(size), mode='bilinear', align_corners=False)
 
-# %% ../nbs/03_center_offset.ipynb #2e9b3e74
+# %% ../nbs/03_center_offset.ipynb #48977dd4
 def gaussian_maps(
     points:torch.Tensor, # …×2: x, y of the bump, in cells
     size:tuple, # h, w of the map
@@ -60,6 +60,7 @@ def example_fields(
     heat = torch.cat([heat, gaussian_maps(centers, (h, w), 4.)[:, None]], 1).amax(0) if len(people) else torch.zeros(18, h, w)
     grid = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing='xy')).float()
     offsets = torch.zeros(17, 2, h, w)
+    cells = torch.where(seen[..., None], cells, centers[:, None])  # nobody knows better
     for pose, center in zip(cells, centers):
         near = ((grid - center.trunc()[:, None, None]).abs() <= 4).all(0)
         offsets = torch.where(near, grid - pose[..., None, None], offsets)

@@ -35,7 +35,7 @@ class AttentiveNorm(nn.BatchNorm2d):
         y = self.mixture(x)
         return (y @ self.scales)[..., None, None] * super().forward(x) + (y @ self.shifts)[..., None, None]
 
-# %% ../nbs/06_cmp.ipynb #bb5b253b
+# %% ../nbs/06_cmp.ipynb #069c103d
 class MessagePassing(nn.Sequential):
     "The CMP of Eq. 7: a person's local maps P×(17·C3)×11×11 → raw attraction maps P×17×11×11."
     def __init__(self,
@@ -54,4 +54,5 @@ def attraction_maps(
     kem:torch.Tensor, # B×N×(17·C3)×11×11 local keypoint expansion maps
 ) -> torch.Tensor: # KAMs, B×N×17×11×11 float32 in [0, 1]
     "Keypoint attraction maps of all people of all pictures: Eq. 7, clamped to [0, 1]."
+    if kem.shape[:2].numel() == 0: return kem.new_zeros(*kem.shape[:2], 17, *kem.shape[-2:], dtype=torch.float32) # nobody: no statistics to take
     return cmp(kem.flatten(0, 1)).unflatten(0, kem.shape[:2]).float().clamp(0, 1)

@@ -124,7 +124,7 @@ def read_widths(
     return dict(width=rows('backbone.transition1.0.0.weight'), c1=rows('heatmap_head.0.weight'), c2=rows('offset_head.0.weight'),
                 c3=rows('embedding_head.0.weight'), cmp_widths=tuple(rows(f'cmp.{i}.weight') for i in (0, 3, 6)), k=rows('cmp.4.scales'))
 
-# %% ../nbs/09_model.ipynb #388307d3
+# %% ../nbs/09_model.ipynb #dcdf5574
 class Poses:
     "The people found in one picture, best first."
     def __init__(self,
@@ -142,13 +142,16 @@ class Poses:
         "These people in COCO's results format."
         return coco_results(image_id, self.keypoints, self.scores)
 
-    def show(self, 
+    def show(self,
         ax=None, # matplotlib axes to draw into; None: new ones
         threshold:float=0., # leave out people who score less
+        keypoint_threshold:float=0., # leave out keypoints that do not score more
         **kwargs, # passed to `show_poses`
     ): # the matplotlib axes
         "Draw the skeletons over the picture."
-        return show_poses(self.keypoints[self.scores >= threshold], None if self.image is None else read_image(self.image), ax=ax, **kwargs)
+        keypoints = np.array(self.keypoints[self.scores >= threshold])
+        keypoints[..., 2] -= keypoint_threshold # what is not above 0 is not drawn
+        return show_poses(keypoints, None if self.image is None else read_image(self.image), ax=ax, **kwargs)
 
 # %% ../nbs/09_model.ipynb #387fd396
 def detect(

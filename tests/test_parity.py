@@ -1,0 +1,118 @@
+"The released implementation's recorded values, stage by stage, and Table 1 on its twelve pictures."
+import json
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+from logocap.coco import CocoFolder, average_precision, network_input
+from logocap.model import LEVELS, LogoCap, detect
+from logocap.tables import make_table1
+
+CASES = SHARED/'parity'/'cases.json'
+cases = json.loads(CASES.read_text()) if CASES.is_file() else []
+per_case = pytest.mark.parametrize('case', cases or [pytest.param(None, marks=pytest.mark.skip('shared/parity is not beside the checkout'))],
+                                   ids=[c['file'] for c in cases] or ['absent'])
+
+
+@pytest.fixture(scope='module')
+def model(parity): return LogoCap.from_pretrained(parity/'w8.pth.tar')
+
+
+@pytest.fixture(scope='module')
+def reference(parity): return lambda case: np.load(parity/case['file'])
+
+
+def relative(ours, theirs):
+    "Largest difference, relative to the reference's largest value."
+    ours = np.asarray(ours)
+    assert ours.shape == theirs.shape
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+def picture(case, coco_mini): return network_input(coco_mini/case['image'], case['short_side'])
+
+
+@per_case
+def test_network(case, model, reference, coco_mini):
+    ref, (x, _) = reference(case), picture(case, coco_mini)
+    with torch.inference_mode(): out = model(x[None], case['flip_test'], case['level'])
+    valid = out['valid'][0]
+    if case['level'] == 'full':
+        assert (np.abs(x.numpy() - ref['input']) > 1e-5).sum() <= 1  # one pixel of all cases falls on a tie of the rounding
+        with torch.inference_mode(): fields = [model.fields(v) for v in (x[None], x[None].flip(-1))[:len(ref['heatmaps_raw'])]]
+        assert relative(torch.cat([f[0] for f in fields]), ref['heatmaps_raw']) < 1e-4
+        assert relative(torch.cat([f[1] for f in fields]), ref['offsets_raw']) < 1e-4
+        assert relative(out['offsets'][0], ref['offsets']) < 1e-4
+        candidates = len(ref['centers'])
+        assert relative(out['centers'][0, :candidates], ref['centers']) < 1e-4
+        assert relative(out['kam'][0, :candidates], ref['kam']) < 1e-4
+        assert relative(out['mesh'][0][valid].permute(0, 2, 3, 1, 4), ref['mesh']) < 1e-4
+    poses = out['poses'][0][valid].numpy()
+    assert relative(poses, ref['network_poses']) < 1e-4
+    assert relative(out['scores'][0][valid], ref['network_scores']) < 1e-4
+
+
+@per_case
+def test_poses(case, model, reference, coco_mini):
+    ref, (x, matrix) = reference(case), picture(case, coco_mini)
+    keypoints, scores = detect(model, x[None], matrix[None], case['flip_test'], (case['level'],))[case['level']][0]
+    assert len(scores) == case['people'] == len(ref['scores'])
+    order = np.argsort(-ref['scores'], kind='stable')
+    distance = np.linalg.norm(keypoints[..., :2] - ref['poses'][order][..., :2], axis=-1)
+    assert (distance < .01).mean() >= .99
+    assert relative(scores, ref['scores'][order]) < 1e-4
+
+
+@pytest.mark.parametrize('flip_test', (False, True))
+def test_table1(flip_test, parity, tmp_path):
+    made = make_table1(parity/'coco', 'val2017', parity/'w8.pth.tar', tmp_path, short_side=256, flip_test=flip_test, device='cpu')
+    expected = json.loads((parity/'table1.json').read_text())['results']
+    for row, level in (('Baseline', 'none'), ('LOGO-CAP', 'full')):
+        for metric, value in expected[f'{"flip" if flip_test else "noflip"}-{level}'].items():
+            assert abs(made['rows'][row][metric] - value) < .3, (row, metric)
+    assert json.loads((tmp_path/'table1.json').read_text())['rows'] == made['rows']
+
+
+@pytest.mark.parametrize('flip_test', (False, True))
+def test_all_levels(flip_test, model, parity):
+    from logocap.tables import detect_split
+    folder = CocoFolder(parity/'coco')
+    found = detect_split(model, folder, folder.image_ids(), 256, flip_test, LEVELS, batch_size=3)
+    expected = json.loads((parity/'table1.json').read_text())['results']
+    for level in LEVELS:
+        points = average_precision(folder.coco, found[level], folder.image_ids())
+        for metric, value in expected[f'{"flip" if flip_test else "noflip"}-{level}'].items(): assert abs(points[metric] - value) < .3
+
+
+def test_detections(model, parity):
+    "The same people with the same scores as in the recorded COCO results."
+    from logocap.tables import detect_split
+    folder = CocoFolder(parity/'coco')
+    ours = detect_split(model, folder, folder.image_ids(), 256, False, ('full',))['full']
+    theirs = json.loads((parity/'detections-full-noflip.json').read_text())
+    key = lambda r: (r['image_id'], -round(r['score'], 6))
+    ours, theirs = sorted(ours, key=key), sorted(theirs, key=key)
+    assert [r['image_id'] for r in ours] == [r['image_id'] for r in theirs]
+    assert relative([r['score'] for r in ours], np.array([r['score'] for r in theirs])) < 1e-4
+    assert folder.coco.loadRes(ours).anns
+
+
+def test_bfloat16(parity, coco_mini):
+    "bfloat16 convolutions keep the poses' places in float32 and the AP within a few points."
+    model = LogoCap.from_pretrained(parity/'w8.pth.tar').to(torch.bfloat16)
+    folder = CocoFolder(parity/'coco')
+    from logocap.tables import detect_split
+    found = detect_split(model, folder, folder.image_ids(), 256, False, ('full',))['full']
+    assert abs(average_precision(folder.coco, found, folder.image_ids())['AP'] - 80.96) < 3
+
+
+def test_released_w32_layout(parity):
+    "A network of the released W32's widths takes exactly the released checkpoint's names and shapes."
+    from logocap.model import our_name, read_widths
+    shapes = json.loads((parity/'w32-keys.json').read_text())
+    with torch.device('meta'):
+        tensors = {our_name(n): torch.empty(s) for n, s in shapes.items()}
+        widths = read_widths(tensors, 'w32')
+        state = LogoCap(**widths).state_dict()
+    assert widths == dict(width=32, c1=32, c2=256, c3=64, cmp_widths=(512, 256, 128), k=20)
+    assert {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in tensors.items()}

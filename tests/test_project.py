@@ -1,0 +1,78 @@
+"The project itself: export, README, stored outputs, floors, packaging."
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+import nbformat
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').glob('*.ipynb'))
+ROOMS = [p for p in NOTEBOOKS if p.name[0].isdigit()]
+
+
+def test_export_leaves_no_difference(tmp_path):
+    for name in ('nbs', 'logocap'): shutil.copytree(ROOT/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '_proc'))
+    shutil.copy(ROOT/'settings.ini', tmp_path)
+    before = {p.name: p.read_text() for p in (tmp_path/'logocap').glob('*.py')}
+    for p in (tmp_path/'logocap').glob('*.py'):
+        if p.name != '__init__.py': p.unlink()
+    subprocess.run([Path(sys.executable).with_name('nbdev_export')], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert {p.name: p.read_text() for p in (tmp_path/'logocap').glob('*.py')} == before
+
+
+def test_readme_matches_index():
+    from readme import readme
+    text, pictures = readme()
+    assert (ROOT/'README.md').read_text(encoding='utf-8') == text
+    for path, data in pictures.items(): assert (ROOT/path).read_bytes() == data
+    for link in re.findall(r'\]\(([^)#]+)', text):
+        if not link.startswith('http'): assert (ROOT/link).exists(), link
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)
+def test_notebook_is_stored_executed(path):
+    nb = nbformat.read(path, 4)
+    nbformat.validate(nb)
+    code = [c for c in nb.cells if c.cell_type == 'code']
+    outputs = [o for c in code for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == 'error' or o.get('name') == 'stderr']
+    assert any('image/png' in o.get('data', {}) for o in outputs)
+    assert path.stat().st_size < 1_000_000
+    assert not any(c.metadata for c in nb.cells) and set(nb.metadata) <= {'kernelspec'}
+    assert len(nb.cells) <= 40
+    assert all(len(c.source.splitlines()) <= 40 for c in code)
+    assert nb.cells[0].source.startswith('# ') and '\n> ' in nb.cells[0].source
+
+
+def test_rooms_import_from_lower_floors_only():
+    floors = {}
+    for path in ROOMS:
+        module = next(re.search(r'#\| *default_exp (\w+)', c.source)[1] for c in nbformat.read(path, 4).cells if 'default_exp' in c.source)
+        floors[module] = int(path.name[:2])
+    for module, floor in floors.items():
+        for node in ast.walk(ast.parse((ROOT/'logocap'/f'{module}.py').read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('logocap'):
+                assert floors[node.module.split('.')[1]] < floor, f'{module} imports {node.module}'
+    assert {p.stem for p in (ROOT/'logocap').glob('[!_]*.py')} == set(floors)
+
+
+def test_public_names_are_documented():
+    for path in (ROOT/'logocap').glob('[!_]*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and node.col_offset == 0:
+                assert ast.get_docstring(node), f'{path.name}: {node.name} has no docstring'
+
+
+def test_wheel_works_outside_the_checkout(tmp_path):
+    source = tmp_path/'source'  # setuptools leaves build folders behind
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv', 'build', '*.egg-info', '__pycache__', 'tables'))
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path/'dist', source], check=True, capture_output=True, timeout=300)
+    wheel, = (tmp_path/'dist').glob('logocap-*.whl')
+    subprocess.run([*pip, 'install', '--no-deps', '--target', tmp_path/'site', wheel], check=True, capture_output=True, timeout=300)
+    code = f'import logocap.tables, sys; assert logocap.tables.__file__.startswith({str(tmp_path)!r}), logocap.tables.__file__'
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={'PYTHONPATH': str(tmp_path/'site'), 'PATH': ''}, check=True, timeout=120)
+    assert (tmp_path/'site/bin/logocap-predict').is_file()
