@@ -48,7 +48,7 @@ def poses_from_fields(
     scores = pose_scores(poses)
     return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0))
 
-# %% ../nbs/09_model.ipynb #098ff6a7
+# %% ../nbs/09_model.ipynb #ab5772c0
 class Network(nn.Module):
     "LOGO-CAP's network (Fig. 3): pictures B×3×H×W → every stage up to the poses B×N×17×3, in input px."
     def __init__(self,
@@ -72,15 +72,18 @@ class Network(nn.Module):
         flip_test:bool=False, # average with the mirrored pictures
     ) -> tuple: # heat maps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
         "The three maps at stride 4 that everything else is read from."
-        b = len(images)
-        f = self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
+        b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
         heatmaps, offsets = self.heatmap_head(f), self.offset_head(f)
         if flip_test:
             heatmaps = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2
             offsets = (offsets[:b] + unflip_offsets(offsets[b:])) / 2
         return heatmaps, offsets, self.embedding_head(f[:b])
 
-    def forward(self, images, flip_test=False, level='full'):
+    def forward(self,
+        images:torch.Tensor, # B×3×H×W normalised pictures, H and W multiples of 32
+        flip_test:bool=False, # average with the mirrored pictures
+        level:str='full', # one of LEVELS
+    ) -> dict: # stage → tensor
         "All stages by name: heatmaps, offsets, embedding, and those of `poses_from_fields`."
         heatmaps, offsets, embedding = self.fields(images, flip_test)
         stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level)
@@ -175,7 +178,7 @@ def detect(
             found[level] = [(p[o], s[o]) for p, s, o in zip(poses, scores, orders)]
     return found
 
-# %% ../nbs/09_model.ipynb #f4791bde
+# %% ../nbs/09_model.ipynb #fec20756
 class LogoCap(Network):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `save_pretrained`; arguments as `Network`."
     short_side = 512 # of the network input, px, that the weights were made for
@@ -203,11 +206,16 @@ class LogoCap(Network):
         save_file({n: t.contiguous() for n, t in self.state_dict().items()}, part, {'short_side': str(self.short_side)})
         part.replace(file)
 
-    def predict(self, images, flip_test=True, short_side=None, level='full', batch_size=4):
-        "Poses of a picture (path, PIL image or H×W×3 uint8 RGB array), or a list of them; arguments as `predict_poses`."
-        single = not isinstance(images, (list, tuple))
-        poses = predict_poses(self, [images] if single else images, flip_test, short_side, level, batch_size)
-        return poses[0] if single else poses
+    def predict(self,
+        images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
+        flip_test:bool=True, # average with the mirrored picture
+        short_side:int=None, # of the network input, px; None: what the weights were made for
+        level:str='full', # one of LEVELS
+        batch_size:int=4, # pictures at a time, as far as their input sizes agree
+    ): # `Poses`, or a list of them for a list
+        "The people of a picture or of a list of pictures, in px of the pictures; raises as `predict_poses` does."
+        if isinstance(images, (list, tuple)): return predict_poses(self, images, flip_test, short_side, level, batch_size)
+        return predict_poses(self, [images], flip_test, short_side, level, batch_size)[0]
 
 # %% ../nbs/09_model.ipynb #9d9f4bd3
 def predict_poses(
@@ -280,7 +288,7 @@ def command(
         except KeyboardInterrupt: fail('interrupted')
     return main
 
-# %% ../nbs/09_model.ipynb #b4a13356
+# %% ../nbs/09_model.ipynb #e447ea91
 def _image_ids(files):
     "COCO's numbers where all names are distinct numbers, else 1, 2, …."
     numbers = [int(f.stem) for f in files if f.stem.isdecimal()]
@@ -300,6 +308,7 @@ def save_drawing(
     ax.axis('off')
     fig.savefig(file)
 
+# %% ../nbs/09_model.ipynb #9fe1b4fa
 @command
 def predict_command(
     images:list, # pictures
@@ -321,7 +330,7 @@ def predict_command(
     names = [f.stem if [g.stem for g in files].count(f.stem) == 1 else f'{i}-{f.stem}' for i, f in enumerate(files, 1)]
     if draw: Path(draw).mkdir(parents=True, exist_ok=True)
     for f, image_id, name in zip(tqdm(files, unit='picture', disable=None), ids, names):
-        poses = model.predict(f, flip_test, short_side, level)
+        poses = model.predict(f, flip_test=flip_test, short_side=short_side, level=level)
         results += [dict(r, file_name=f.name) for r in poses.results(image_id)]
         if draw: save_drawing(poses, Path(draw)/f'{name}.png')
     write_json(out, results)

@@ -26,7 +26,7 @@ PAPER_TABLE1 = {
     'Emp. Bound': dict(AP=88.9, AP50=93.1, AP75=90.6, APM=87.7, APL=90.2),
     'LOGO-CAP': dict(AP=70.0, AP50=88.2, AP75=76.4, APM=64.4, APL=78.4)}  # Table 1, HRNet-W32, COCO val2017
 
-# %% ../nbs/11_tables.ipynb #dfede6b8
+# %% ../nbs/11_tables.ipynb #86d6ca5b
 class SplitInputs(torch.utils.data.Dataset):
     "Network inputs of a split's images, for a DataLoader: image id, 3×H×W input, 2×3 matrix; raises ValueError naming a wrong picture."
     def __init__(self,
@@ -54,6 +54,7 @@ class SplitInputs(torch.utils.data.Dataset):
         order = sorted(groups, key=lambda wh: -wh[0] * wh[1])
         return [groups[wh][i:i + size] for wh in order for i in range(0, len(groups[wh]), size)]
 
+# %% ../nbs/11_tables.ipynb #5e22d69b
 def detect_split(
     model:LogoCap, # the network, on any device
     folder:CocoFolder, # the split
@@ -158,7 +159,7 @@ def provenance(
                              device=torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device), threads=torch.get_num_threads()),
                 seconds=round(seconds, 1), finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/11_tables.ipynb #d72e3e53
+# %% ../nbs/11_tables.ipynb #cf2b95e4
 def make_table1(
     data, # folder in COCO's or OCHuman's layout
     split:str, # val2017, say
@@ -186,6 +187,7 @@ def make_table1(
     write_table1(table, dict(baseline=detections['none'], bound=moved, logocap=detections['full']), Path(out))
     return table
 
+# %% ../nbs/11_tables.ipynb #6738db30
 def write_table1(
     table:dict, # as `make_table1` returns it
     detections:dict, # name → detections in COCO's results format
