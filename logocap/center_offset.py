@@ -36,7 +36,7 @@ def upsample(
     "Heat maps at the size of the network input, bilinear (Eq. 3), in float32: positions are read off them."
     return F.interpolate(heatmaps.float(), size=tuple(size), mode='bilinear', align_corners=False)
 
-# %% ../nbs/03_center_offset.ipynb #48977dd4
+# %% ../nbs/03_center_offset.ipynb #4a0b8bb4
 def gaussian_maps(
     points:torch.Tensor, # …×2: x, y of the bump, in cells
     size:tuple, # h, w of the map
@@ -57,9 +57,9 @@ def example_fields(
     cells, seen = people[..., :2] / 4, people[..., 2] > 0
     centers = person_centers(people) / 4
     heat = gaussian_maps(cells, (h, w), 2.) * seen[..., None, None]
-    heat = torch.cat([heat, gaussian_maps(centers, (h, w), 4.)[:, None]], 1).amax(0) if len(people) else torch.zeros(18, h, w)
-    grid = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing='xy')).float()
-    offsets = torch.zeros(17, 2, h, w)
+    heat = torch.cat([heat, gaussian_maps(centers, (h, w), 4.)[:, None]], 1).amax(0) if len(people) else people.new_zeros(18, h, w)
+    grid = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing='xy')).to(people)
+    offsets = people.new_zeros(17, 2, h, w)
     cells = torch.where(seen[..., None], cells, centers[:, None])  # nobody knows better
     for pose, center in zip(cells, centers):
         near = ((grid - center.trunc()[:, None, None]).abs() <= 4).all(0)
@@ -94,15 +94,15 @@ def initial_poses(
     arrows = offsets.float().flatten(2).gather(2, index).transpose(1, 2).unflatten(-1, (17, 2))
     return (cells[..., None, :] - arrows) * 4
 
-# %% ../nbs/03_center_offset.ipynb #116fae1c
+# %% ../nbs/03_center_offset.ipynb #52ff7699
 def sample_maps(
     maps:torch.Tensor, # B×C×h×w
     points:torch.Tensor, # B×…×2: x, y in cells of the maps
 ) -> torch.Tensor: # B×C×… float32
     "All C maps of a picture at fractional points, bilinear, clamped at the border."
     size = torch.tensor([maps.shape[-1] - 1, maps.shape[-2] - 1], device=points.device).clamp(min=1)
-    grid = (points.float() * 2 / size - 1).flatten(1, -2)[:, :, None]
-    values = F.grid_sample(maps.float(), grid, mode='bilinear', padding_mode='border', align_corners=True)
+    grid = (points.float() * 2 / size - 1).flatten(1, -2)[:, :, None].clamp(-1, 1) # the border, which MPS has no mode for
+    values = F.grid_sample(maps.float(), grid, mode='bilinear', padding_mode='zeros', align_corners=True)
     return values[..., 0].unflatten(2, points.shape[1:-1])
 
 def sample_own_maps(

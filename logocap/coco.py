@@ -6,10 +6,10 @@
 __all__ = ['KEYPOINTS', 'SKELETON', 'FLIP', 'SIGMAS', 'MEAN', 'STD', 'METRICS', 'example_people', 'people_tensors', 'show_poses',
            'keypoint_similarity', 'oks', 'coco_index', 'CocoFolder', 'input_size', 'input_transform', 'warp',
            'read_image', 'normalize', 'network_input', 'transform_points', 'invert_affine', 'coco_results',
-           'write_text', 'write_json', 'average_precision']
+           'check_output', 'write_text', 'write_json', 'average_precision']
 
-# %% ../nbs/00_coco.ipynb #8dda94f1
-import contextlib, io, json, math
+# %% ../nbs/00_coco.ipynb #b9b82ca3
+import contextlib, io, json, math, os
 from pathlib import Path
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def people_tensors(
     boxes = torch.tensor([a['bbox'] for a in annotations], dtype=torch.float32).reshape(-1, 4)
     return keypoints, areas, boxes
 
-# %% ../nbs/00_coco.ipynb #ac5e7e28
+# %% ../nbs/00_coco.ipynb #a46438a3
 def show_poses(
     poses, # N×17×2 or N×17×3: x, y and v or score; keypoints whose third number is not above 0 are left out
     image=None, # H×W×3 picture under the skeletons, or None for a blank page
@@ -68,7 +68,8 @@ def show_poses(
 ): # the matplotlib axes
     "Draw N skeletons on a picture or a blank page; source of the limbs: COCO."
     import matplotlib.pyplot as plt
-    poses = np.asarray(torch.as_tensor(poses).detach().cpu().float()).reshape(-1, 17, np.shape(poses)[-1])
+    poses = np.asarray(torch.as_tensor(poses).detach().cpu().float())
+    poses = poses.reshape(-1, 17, poses.shape[-1] if poses.size else 2)
     if ax is None: ax = plt.subplots(figsize=(6, 4.8))[1]
     if image is not None:
         ax.imshow(image)
@@ -128,7 +129,7 @@ def coco_index(
     with _silent(): coco.createIndex()
     return coco
 
-# %% ../nbs/00_coco.ipynb #e78858e2
+# %% ../nbs/00_coco.ipynb #8d99fabc
 def _annotation_file(root, split):
     "The annotation file and picture folder of a split: COCO's layout first, then OCHuman's."
     layouts = ((root/'annotations'/f'person_keypoints_{split}.json', root/split),
@@ -139,21 +140,32 @@ def _annotation_file(root, split):
     raise FileNotFoundError(f'{root}: has no annotations of split {split!r} (looked for '
                             + ' and '.join(str(f.relative_to(root)) for f, _ in layouts) + ')')
 
+_whole = lambda v: type(v) is int
+_number = lambda v: type(v) in (int, float) and math.isfinite(v)
+_numbers = lambda n: lambda v: isinstance(v, list) and len(v) == n and all(map(_number, v))
+_ID, _LENGTH = (_whole, 'a whole number'), (lambda v: _whole(v) and v > 0, 'a number of pixels')
+_FIELDS = dict(images=dict(id=_ID, file_name=(lambda v: isinstance(v, str) and v != '', 'a file name'), width=_LENGTH, height=_LENGTH),
+               categories=dict(id=_ID),
+               annotations=dict(id=_ID, image_id=_ID, category_id=_ID, iscrowd=(lambda v: v in (0, 1), '0 or 1'), num_keypoints=_ID,
+                                area=(_number, 'a number'), bbox=(_numbers(4), '4 numbers'), keypoints=(_numbers(51), '17×3 numbers')))
+
 def _load_annotations(file):
     "A checked annotation file, or one line that says what is wrong with it."
     try: dataset = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{file}: not a JSON file ({e})') from None
     if not isinstance(dataset, dict): raise ValueError(f'{file}: not a COCO annotation file, but a JSON {type(dataset).__name__}')
-    needs = dict(images=('id', 'file_name', 'width', 'height'), categories=('id',),
-                 annotations=('id', 'image_id', 'category_id', 'iscrowd', 'area', 'bbox', 'keypoints', 'num_keypoints'))
-    for part, keys in needs.items():
-        rows = dataset.get(part)
+    for part, fields in _FIELDS.items():
+        rows, seen = dataset.get(part), set()
         if not isinstance(rows, list): raise ValueError(f'{file}: has no list "{part}"')
         for i, row in enumerate(rows):
-            missing = [k for k in keys if not isinstance(row, dict) or k not in row]
-            if missing: raise ValueError(f'{file}: {part}[{i}] has no "{missing[0]}"')
+            for name, (fits, what) in fields.items():
+                if not isinstance(row, dict) or name not in row: raise ValueError(f'{file}: {part}[{i}] has no "{name}"')
+                if not fits(row[name]): raise ValueError(f'{file}: {part}[{i}] "{name}" is {str(row[name])[:40]!r}, not {what}')
+            if row['id'] in seen: raise ValueError(f'{file}: {part} has the id {row["id"]} twice')
+            seen.add(row['id'])
+    images = {image['id'] for image in dataset['images']}
     for i, a in enumerate(dataset['annotations']):
-        if len(a['keypoints']) != 51: raise ValueError(f'{file}: annotations[{i}] has {len(a["keypoints"])} keypoint numbers, not 17×3')
+        if a['image_id'] not in images: raise ValueError(f'{file}: annotations[{i}] names image {a["image_id"]}, which is not listed')
     return dataset
 
 # %% ../nbs/00_coco.ipynb #45b3d96c
@@ -190,7 +202,7 @@ class CocoFolder:
         "The people of an image that have labelled keypoints, crowds left out, as `people_tensors`."
         return people_tensors([a for a in self.coco.imgToAnns[image_id] if a['num_keypoints'] > 0 and not a['iscrowd']])
 
-# %% ../nbs/00_coco.ipynb #4e824af7
+# %% ../nbs/00_coco.ipynb #a084f676
 def input_size(
     width:int, # of the picture, px
     height:int, # of the picture, px
@@ -200,6 +212,7 @@ def input_size(
     if short_side < 32 or short_side % 32: raise ValueError(f'short side {short_side}: HRNet needs a positive multiple of 32')
     short, long = min(width, height), max(width, height)
     if short < 1: raise ValueError(f'picture of {width}×{height} px: nothing to see')
+    if long > 16 * short: raise ValueError(f'picture of {width}×{height} px: one side is more than 16 times the other')
     long_side = int(short_side / short * long + 63) // 64 * 64
     return (short_side, long_side) if width <= height else (long_side, short_side)
 
@@ -233,7 +246,7 @@ def warp(
     bottom = padded[v0 + 1, u0] * (1 - fu) + padded[v0 + 1, u0 + 1] * fu
     return np.round(top * (1 - fv) + bottom * fv).astype(np.uint8)
 
-# %% ../nbs/00_coco.ipynb #2a09f928
+# %% ../nbs/00_coco.ipynb #9b8978f7
 MEAN, STD = (.485, .456, .406), (.229, .224, .225)  # of ImageNet's pictures, on the scale 0 to 1
 
 def read_image(
@@ -244,10 +257,14 @@ def read_image(
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
             raise ValueError(f'array of shape {source.shape} and type {source.dtype}: not an H×W×3 uint8 RGB picture')
         return source
-    if isinstance(source, Image.Image): return np.asarray(source.convert('RGB'))
+    def rgb(image):
+        if image.mode.startswith('I;16'): image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8)) # convert would clip
+        if image.mode in ('I', 'F'): raise ValueError(f'grey levels of type {image.mode}, not 8 or 16 bits')
+        return np.asarray(image.convert('RGB'))
+    if isinstance(source, Image.Image): return rgb(source)
     if not Path(source).is_file(): raise FileNotFoundError(f'{source}: no such picture')
     try:
-        with Image.open(source) as image: return np.asarray(image.convert('RGB'))
+        with Image.open(source) as image: return rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f'{source}: not a readable picture ({e})') from None
 
@@ -285,7 +302,7 @@ def invert_affine(
     linear = torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2)) / (a * d - b * c)[..., None, None]
     return torch.cat([linear, -(linear * torch.stack([x, y], -1)[..., None, :]).sum(-1, keepdim=True)], -1)
 
-# %% ../nbs/00_coco.ipynb #daf2a7e1
+# %% ../nbs/00_coco.ipynb #8e743dcd
 def coco_results(
     image_id:int, # id of the image
     poses:np.ndarray, # N×17×3: x, y in px of the picture, score
@@ -297,12 +314,23 @@ def coco_results(
     return [dict(image_id=int(image_id), category_id=1, keypoints=p.flatten().tolist(), score=float(s),
                  bbox=[*a.tolist(), *(b - a).tolist()]) for p, s, a, b in zip(poses, scores, low, high)]
 
+def check_output(
+    file, # path of a file to be written
+) -> Path: # the same
+    "Says before the work whether a file can be written after it; raises OSError naming what is in the way."
+    file = Path(file)
+    if not file.name or file.is_dir(): raise IsADirectoryError(f'{file}: a folder, not a file to write')
+    above = next(p for p in file.absolute().parents if p.exists())
+    if not above.is_dir(): raise NotADirectoryError(f'{above}: a file, not a folder to write to')
+    if not os.access(above, os.W_OK): raise PermissionError(f'{above}: cannot be written to')
+    return file
+
 def write_text(
     file, # path; its folder is made if need be
     text:str, # what to write
 ):
     "Write a text file whole or not at all: a file that is there before stays until the new one is complete."
-    file = Path(file)
+    file = check_output(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + '.part')
     part.write_text(text, encoding='utf-8')
@@ -313,7 +341,7 @@ def write_json(
     content, # what to write
 ):
     "Write JSON whole or not at all."
-    write_text(file, json.dumps(content, indent=1))
+    write_text(file, json.dumps(content, indent=1, allow_nan=False))
 
 # %% ../nbs/00_coco.ipynb #54608d1a
 METRICS = ('AP', 'AP50', 'AP75', 'APM', 'APL')

@@ -99,7 +99,7 @@ class HRNet(nn.Module):
         return torch.cat([xs[0], *(F.interpolate(y, size=xs[0].shape[-2:], mode='bilinear', align_corners=False)
                                    for y in xs[1:])], 1)
 
-# %% ../nbs/02_backbone.ipynb #07572ae0
+# %% ../nbs/02_backbone.ipynb #a4968f57
 _CLASSIFIER = ('incre_modules.', 'downsamp_modules.', 'final_layer.', 'classifier.')  # heads of ImageNet checkpoints
 
 def read_tensors(
@@ -110,19 +110,24 @@ def read_tensors(
     try: content = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as e: raise ValueError(f'{file}: not a readable checkpoint ({(str(e).strip() or type(e).__name__).splitlines()[0]})') from None
     if not isinstance(content, dict): raise ValueError(f'{file}: holds a {type(content).__name__}, not named tensors')
-    return content
+    return {str(name): value for name, value in content.items()}
 
 def load_strictly(
     module:nn.Module, # module to fill
     tensors:dict, # name → tensor
     file, # where they come from, for the message
 ):
-    "Fill a module with named tensors; raises ValueError naming the file and the first tensor that is missing, unknown or misshapen."
-    have, need = dict(tensors), module.state_dict()
+    "Fill a module (on any device, `meta` too) with named tensors; raises ValueError naming the file and the first tensor that is missing, unknown or unfit."
+    need = module.state_dict()
+    counters = {n: torch.zeros((), dtype=torch.long) for n in need if n.endswith('num_batches_tracked')} # files of early PyTorch lack them
+    have = {**counters, **tensors}
     for fault, names in (('lacks tensor', [n for n in need if n not in have]), ('has an unknown tensor', [n for n in have if n not in need])):
         if names: raise ValueError(f'{file}: {fault} {names[0]}' + (f' (and {len(names) - 1} more)' if len(names) > 1 else ''))
     for n, t in need.items():
+        if not torch.is_tensor(have[n]) or have[n].layout != torch.strided: raise ValueError(f'{file}: {n} is not a dense tensor')
         if have[n].shape != t.shape: raise ValueError(f'{file}: tensor {n} is {tuple(have[n].shape)}, not {tuple(t.shape)}')
+        if t.is_floating_point() and not (have[n].is_floating_point() and have[n].isfinite().all()): raise ValueError(f'{file}: tensor {n} holds something else than finite real numbers')
+    if any(t.is_meta for t in need.values()): module.to_empty(device='cpu')
     module.load_state_dict(have)
 
 def load_imagenet(

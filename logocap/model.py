@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'poses_from_fields', 'Network', 'our_name', 'read_checkpoint', 'read_widths', 'Poses', 'detect', 'LogoCap',
-           'predict_poses', 'check_device', 'command', 'save_drawing', 'predict_command']
+           'predict_poses', 'SplitInputs', 'detect_split', 'check_device', 'command', 'save_drawing', 'predict_command']
 
-# %% ../nbs/09_model.ipynb #4c8298a7
+# %% ../nbs/09_model.ipynb #884b61cd
 import functools, sys
 from collections import defaultdict
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .coco import (coco_results, invert_affine, network_input, read_image, show_poses, transform_points, write_json)
+from .coco import (CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, write_json)
 from .hrnet import HRNet, load_strictly, read_tensors
 from .center_offset import (find_centers, initial_poses, pointwise_head, score_poses, suppress_duplicates,
                                    unflip_heatmaps, unflip_offsets, upsample)
@@ -89,18 +89,19 @@ class Network(nn.Module):
         stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level)
         return dict(heatmaps=heatmaps, offsets=offsets, embedding=embedding, **stages)
 
-# %% ../nbs/09_model.ipynb #4ab169b7
+# %% ../nbs/09_model.ipynb #3944ee78
 _RELEASED = {'transition_cls.': 'heatmap_head.', 'final_layer_cls.': 'heatmap_head.3.', 'transition_reg.': 'offset_head.',
              'final_layer_reg.': 'offset_head.3.', 'transition_embedding.': 'embedding_head.', 'joints_mlp.4.weight_': 'cmp.4.scales',
              'joints_mlp.4.bias_': 'cmp.4.shifts', 'joints_mlp.4.attn_weights.attention.0.': 'cmp.4.attention.', 'joints_mlp.': 'cmp.'}
 
 def our_name(
-    name:str, # of a tensor in a released or training checkpoint, or already ours
+    name:str, # of a tensor in any checkpoint
 ) -> str: # its name in `LogoCap.state_dict()`
     "The name of a released checkpoint's tensor in this project."
-    name = name.removeprefix('module.')
+    name = name.removeprefix('module.') # of DistributedDataParallel
     return next((ours + name[len(theirs):] for theirs, ours in _RELEASED.items() if name.startswith(theirs)), name)
 
+# %% ../nbs/09_model.ipynb #d276a23d
 def read_checkpoint(
     file, # .pth.tar, training checkpoint or .safetensors
 ) -> tuple: # tensors under our names, dictionary of what the file says of itself
@@ -113,17 +114,21 @@ def read_checkpoint(
     from safetensors import SafetensorError, safe_open
     if not file.is_file(): raise FileNotFoundError(f'{file}: no such checkpoint')
     try:
-        with safe_open(file, 'pt') as f: return {n: f.get_tensor(n) for n in f.keys()}, f.metadata() or {}
+        with safe_open(file, 'pt') as f: tensors, about = {n: f.get_tensor(n) for n in f.keys()}, f.metadata() or {}
     except SafetensorError as e: raise ValueError(f'{file}: not a readable safetensors file ({e})') from None
+    side = about.get('short_side', '512')
+    if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
+    return tensors, about
 
 def read_widths(
     tensors:dict, # under our names
     file, # where they come from, for the message
 ) -> dict: # arguments of `Network`
     "All widths of a network, read off its tensors; raises ValueError naming the file and the tensor that is missing."
-    def rows(name, axis=0):
+    def rows(name):
         if name not in tensors: raise ValueError(f'{file}: not a LOGO-CAP checkpoint, it lacks tensor {name}')
-        return tensors[name].shape[axis]
+        if tensors[name].dim() == 0: raise ValueError(f'{file}: tensor {name} is a single number')
+        return len(tensors[name])
     return dict(width=rows('backbone.transition1.0.0.weight'), c1=rows('heatmap_head.0.weight'), c2=rows('offset_head.0.weight'),
                 c3=rows('embedding_head.0.weight'), cmp_widths=tuple(rows(f'cmp.{i}.weight') for i in (0, 3, 6)), k=rows('cmp.4.scales'))
 
@@ -178,7 +183,7 @@ def detect(
             found[level] = [(p[o], s[o]) for p, s, o in zip(poses, scores, orders)]
     return found
 
-# %% ../nbs/09_model.ipynb #fec20756
+# %% ../nbs/09_model.ipynb #3e11a325
 class LogoCap(Network):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `save_pretrained`; arguments as `Network`."
     short_side = 512 # of the network input, px, that the weights were made for
@@ -193,7 +198,7 @@ class LogoCap(Network):
         tensors, about = read_checkpoint(file)
         widths = read_widths(tensors, file)
         with torch.device('meta'): model = cls(**widths)
-        load_strictly(model.to_empty(device='cpu'), tensors, file)
+        load_strictly(model, tensors, file)
         model.short_side = int(about.get('short_side', 640 if widths['width'] == 48 else 512))
         return model.to(device or 'cpu').eval()
 
@@ -217,7 +222,7 @@ class LogoCap(Network):
         if isinstance(images, (list, tuple)): return predict_poses(self, images, flip_test, short_side, level, batch_size)
         return predict_poses(self, [images], flip_test, short_side, level, batch_size)[0]
 
-# %% ../nbs/09_model.ipynb #9d9f4bd3
+# %% ../nbs/09_model.ipynb #9142a1f0
 def predict_poses(
     model:LogoCap, # the network, on any device
     images:list, # paths, PIL images or H×W×3 uint8 RGB arrays
@@ -232,29 +237,84 @@ def predict_poses(
         found = detect(model, torch.stack([x for _, x, _ in batch]), torch.stack([m for _, _, m in batch]), flip_test, (level,))[level]
         for (i, _, _), (keypoints, scores) in zip(batch, found): poses[i] = Poses(keypoints, scores, images[i])
         batch.clear()
-    training = model.training
+    if batch_size < 1: raise ValueError(f'batch of {batch_size} pictures')
+    modes = {m: m.training for m in model.modules()}
     model.eval()
     try:
         for i, image in enumerate(images):
-            x, matrix = network_input(image, short_side or model.short_side)
+            x, matrix = network_input(image, model.short_side if short_side is None else short_side)
             batch = waiting[x.shape]
             batch.append((i, x, matrix))
             if len(batch) == batch_size: flush(batch)
         for batch in waiting.values():
             if batch: flush(batch)
-    finally: model.train(training)
+    finally:
+        for m, training in modes.items(): m.training = training
     return poses
 
-# %% ../nbs/09_model.ipynb #b012c2ea
+# %% ../nbs/09_model.ipynb #66d4b9e9
+class SplitInputs(torch.utils.data.Dataset):
+    "Network inputs of a split's images, for a DataLoader: image id, 3×H×W input, 2×3 matrix; raises ValueError naming a wrong picture."
+    def __init__(self,
+        folder:CocoFolder, # the split
+        image_ids:list, # which images
+        short_side:int, # short side of the network input, px
+    ):
+        self.images, self.short_side = [(i, folder.image_path(i), folder.coco.imgs[i]) for i in image_ids], short_side
+
+    def __len__(self): return len(self.images)
+
+    def __getitem__(self, n):
+        image_id, path, info = self.images[n]
+        image = read_image(path)
+        x, matrix = network_input(image, self.short_side)
+        if image.shape[:2] != (info['height'], info['width']):
+            raise ValueError(f'{path}: its size is not the {info["width"]}×{info["height"]} px that the annotations name')
+        return image_id, x, matrix
+
+    def batches(self,
+        size:int, # images at most
+    ) -> list: # lists of positions
+        "Batches of images of equal input size, largest first."
+        groups = defaultdict(list)
+        for n, (_, _, info) in enumerate(self.images): groups[input_size(info['width'], info['height'], self.short_side)].append(n)
+        order = sorted(groups, key=lambda wh: -wh[0] * wh[1])
+        return [groups[wh][i:i + size] for wh in order for i in range(0, len(groups[wh]), size)]
+
+# %% ../nbs/09_model.ipynb #a2d3a6fe
+def detect_split(
+    model:LogoCap, # the network, on any device
+    folder:CocoFolder, # the split
+    image_ids:list, # which images
+    short_side:int=None, # short side of the network input, px; None: what the weights were made for
+    flip_test:bool=True, # average with the mirrored picture
+    levels:tuple=('none', 'full'), # levels to read out
+    batch_size:int=1, # images of equal input size at a time
+    workers:int=0, # processes that read pictures
+) -> dict: # level → detections in COCO's results format, by image id
+    "Detections of a split's images at one or more levels, with a progress bar."
+    from tqdm import tqdm
+    if batch_size < 1: raise ValueError(f'batch of {batch_size} pictures')
+    inputs = SplitInputs(folder, image_ids, model.short_side if short_side is None else short_side)
+    loader = torch.utils.data.DataLoader(inputs, batch_sampler=inputs.batches(batch_size), num_workers=workers)
+    found = {level: {} for level in levels}
+    with tqdm(total=len(image_ids), unit='picture', disable=None) as bar:
+        for ids, x, matrices in loader:
+            for level, people in detect(model, x, matrices, flip_test, levels).items():
+                found[level].update({i: coco_results(i, *p) for i, p in zip(ids.tolist(), people)})
+            bar.update(len(ids))
+    return {level: [r for i in image_ids for r in by_image[i]] for level, by_image in found.items()}
+
+# %% ../nbs/09_model.ipynb #5dd62ff6
 def check_device(
     device:str=None, # cuda, cuda:1, mps, cpu …; None: the fastest of this machine
 ) -> torch.device: # the device
     "A device that is there; raises ValueError for one that is not."
     if device is None: device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try: return torch.zeros(1, device=device).device
+    try: return torch.zeros(1, device=device).cpu() is not None and torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError): raise ValueError(f'device {device!r}: not to be had on this machine') from None
 
-# %% ../nbs/09_model.ipynb #959b07a1
+# %% ../nbs/09_model.ipynb #e086bb07
 def _parser(func):
     "fastcore's parser of a function, with lists and switches in both directions."
     from fastcore.script import anno_parser
@@ -284,7 +344,12 @@ def command(
             return spellings.get(option.replace('_', '-'), option) + equals + value if word.startswith('--') else word
         options = vars(parser.parse_args([spell(w) for w in sys.argv[1:]]))
         try: func(**{k: v for k, v in options.items() if k not in ('pdb', 'xtra')})
-        except (ValueError, OSError) as e: fail(' '.join(str(e).split()))
+        except (ValueError, OSError) as e: # one from a reading process brings its traceback along, itself in the last line
+            text = str(e).strip()
+            fail(text.splitlines()[-1].split(': ', 1)[-1] if text.startswith('Caught ') else ' '.join(text.split()))
+        except (MemoryError, RuntimeError) as e:
+            if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
+            fail(f'out of memory ({(str(e).splitlines() or ["no more is to be had"])[0]}); a smaller --short-side needs less')
         except KeyboardInterrupt: fail('interrupted')
     return main
 
@@ -308,7 +373,7 @@ def save_drawing(
     ax.axis('off')
     fig.savefig(file)
 
-# %% ../nbs/09_model.ipynb #9fe1b4fa
+# %% ../nbs/09_model.ipynb #8bacdb74
 @command
 def predict_command(
     images:list, # pictures
@@ -325,6 +390,8 @@ def predict_command(
     files = [Path(f) for f in images]
     for f in files:
         if not f.is_file(): raise FileNotFoundError(f'{f}: no such picture')
+    check_output(out)
+    if draw: check_output(Path(draw)/'any.png')
     model = LogoCap.from_pretrained(weights, check_device(device))
     results, ids = [], _image_ids(files)
     names = [f.stem if [g.stem for g in files].count(f.stem) == 1 else f'{i}-{f.stem}' for i, f in enumerate(files, 1)]

@@ -57,7 +57,10 @@ def test_tables_reference(run, parity, tmp_path):
     (dict(table='7'), 'table 7'),
     (dict(short_side='100'), 'multiple of 32'),
     (dict(short_side='wide'), 'wide'),
+    (dict(short_side='0'), 'multiple of 32'),
+    (dict(batch_size='-1'), 'batch of -1'),
     (dict(device='abacus'), "device 'abacus'"),
+    (dict(device='meta'), "device 'meta'"),
     (dict(nonsense='1'), '--nonsense')))
 def test_tables_bad_input(run, folder, tiny, tmp_path, spoil, fault):
     options = {**dict(data=folder, weights=tiny, short_side=64, device='cpu', out=tmp_path/'out'), **spoil}
@@ -94,6 +97,24 @@ def test_predict_bad_picture(run, tiny, tmp_path, content, fault):
     done.stderr = done.stderr.splitlines()[-1]
     fails(done, f'bad.jpg: {fault}', 'logocap-predict')
     assert out.read_text() == 'kept'
+
+
+def test_output_is_checked_before_the_work(run, tiny, folder, tmp_path):
+    (tmp_path/'file').write_text('')
+    picture = folder/'val2017/empty.png'
+    fails(run('logocap-predict', picture, '--weights', tiny, '--out', tmp_path/'file/poses.json'), 'file: a file, not a folder', 'logocap-predict')
+    fails(run('logocap-predict', picture, '--weights', tiny, '--out', tmp_path), 'a folder, not a file', 'logocap-predict')
+    fails(run('logocap-tables', '--data', folder, '--weights', tiny, '--out', tmp_path/'file'), 'file: a file, not a folder', 'logocap-tables')
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_error_in_a_reading_process_is_one_line(run, tiny, folder, tmp_path):
+    import shutil
+    shutil.copytree(folder, tmp_path/'coco')
+    (tmp_path/'coco/val2017/blank.png').write_bytes(b'torn')
+    fails(run('logocap-tables', '--data', tmp_path/'coco', '--weights', tiny, '--short-side', 64, '--workers', 1, '--device', 'cpu', '--out', tmp_path/'out'),
+          'blank.png: not a readable picture', 'logocap-tables')
+    assert not (tmp_path/'out').exists()
 
 
 def test_truncated_checkpoint(run, tiny, tmp_path):
