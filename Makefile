@@ -36,7 +36,7 @@ tables: $(READY)
 	$(BIN)/logocap-tables --table 1 --data '$(DATA)' --split '$(SPLIT)' --weights '$(WEIGHTS)' --out '$(OUT)' $(OPTIONS)
 
 test: $(READY)
-	MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest tests
 
 lab: $(READY)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'FACTORS', 'check_variant', 'pad_people', 'stride_cells', 'window_cells', 'draw_bumps', 'draw_offsets',
            'make_targets', 'ignore_mask', 'heatmap_loss', 'offset_loss', 'mesh_similarity', 'match_people', 'kam_loss',
-           'adapted_target', 'adapted_loss', 'training_stages', 'total_loss']
+           'adapted_target', 'adapted_loss', 'training_stages', 'pack_trained', 'total_loss']
 
 # %% ../nbs/08_losses.ipynb #2e6fc3e7
 import torch
@@ -150,7 +150,7 @@ def ignore_mask(
     if aligned: to_cells[:, 2] -= .375
     return torch.from_numpy(warp(mask[..., None] * 255, to_cells.numpy(), cells[::-1])[..., 0] > 127)
 
-# %% ../nbs/08_losses.ipynb #030dec0f
+# %% ../nbs/08_losses.ipynb #4d22df3f
 def heatmap_loss(
     heatmaps:torch.Tensor, # B×18×h×w
     target:torch.Tensor, # B×18×h×w
@@ -175,7 +175,7 @@ def offset_loss(
     loss = torch.where(d <= beta, d.square() / (2 * beta), d - beta / 2) * weight
     learnt = weight > 0
     count = (learnt.any(1) if variant == 'paper' else learnt).sum()
-    return loss.sum() / (count if across is None else across(count)).clamp(min=1)
+    return loss.sum() / (count if across is None else across(count)).clamp(min=1e-9)
 
 # %% ../nbs/08_losses.ipynb #78e41117
 def mesh_similarity(
@@ -217,7 +217,7 @@ def match_people(
         weight, trained = similarity.amax((-2, -1)) - at, matched | (best & real & ~matched.any(1, keepdim=True))
     return dict(person=person, truth=truth, similarity=similarity, matched=matched, trained=trained, weight=weight * known * trained[..., None])
 
-# %% ../nbs/08_losses.ipynb #97d6f3c1
+# %% ../nbs/08_losses.ipynb #120c7f71
 def kam_loss(
     kam:torch.Tensor, # B×N×17×11×11 raw attraction maps, not clamped
     similarity:torch.Tensor, # B×N×17×11×11, S
@@ -228,7 +228,7 @@ def kam_loss(
     "OKS loss of the attraction maps, Eq. 13."
     check_variant(variant)
     loss = ((kam - similarity).square() * weight[..., None, None]).sum()
-    return loss / (torch.as_tensor(count).clamp(min=1) * (1 if variant == 'paper' else kam.shape[2:].numel()))
+    return loss / (torch.as_tensor(count).clamp(min=1e-9) * (1 if variant == 'paper' else kam.shape[2:].numel()))
 
 def adapted_target(
     initial:torch.Tensor, # B×N×17×2 initial poses, input px: the middle of the maps
@@ -249,9 +249,9 @@ def adapted_loss(
     count, # trained instances of the batch
 ) -> torch.Tensor: # scalar, 0 where nobody is trained on
     "Weighted mean squared error of the adapted heat maps (§3.2.2)."
-    return ((adapted - target).square().sum((-2, -1)) * weight).sum() / (torch.as_tensor(count).clamp(min=1) * adapted.shape[2:].numel())
+    return ((adapted - target).square().sum((-2, -1)) * weight).sum() / (torch.as_tensor(count).clamp(min=1e-9) * adapted.shape[2:].numel())
 
-# %% ../nbs/08_losses.ipynb #7d75b5c5
+# %% ../nbs/08_losses.ipynb #b7b35616
 FACTORS = dict(heatmaps=1., offsets=.01, kam=.01, adapted=1.)  # of the four losses in the total; λ = 0.01
 
 def training_stages(
@@ -261,14 +261,31 @@ def training_stages(
     cmp, # the message passing, P×(17·C3)×11×11 → P×17×11×11
     size:tuple, # H, W of the network input, px
     n:int=30, # N, instances a picture
-) -> dict: # heatmaps, offsets, upsampled B×18×H×W, initial B×N×17×2, kam B×N×17×11×11 not clamped
+    targets:dict=None, # of `make_targets`: go on with the instances that are trained on only; None: with all
+    variant:str='released', # one of VARIANTS
+) -> dict: # heatmaps, offsets, upsampled B×18×H×W, initial B×N×17×2, kam B×N×17×11×11 not clamped; match and count with targets
     "The stages that are trained, from the network's three maps; poses are found on detached maps."
-    up = upsample(heatmaps, size)
+    up, packed = upsample(heatmaps, size), {}
     initial = initial_poses(find_centers(up[:, 17].detach(), n)[0], offsets.detach())
+    if targets is not None:
+        packed = pack_trained(match_people(initial, targets['people'], targets['areas'], variant), initial=initial)
+        initial = packed['initial']
     kem = local_kem(embedding, local_mesh(initial))
     kam = cmp(kem.flatten(0, 1)).unflatten(0, kem.shape[:2]).float()
-    return dict(heatmaps=heatmaps, offsets=offsets, upsampled=up, initial=initial, kam=kam)
+    return dict(dict(heatmaps=heatmaps, offsets=offsets, upsampled=up, initial=initial, kam=kam), **packed)
 
+def pack_trained(
+    match:dict, # of `match_people`
+    **maps, # B×N×…, to be packed likewise
+) -> dict: # match and maps with the trained instances of each picture first, as many as the fullest picture has; count, trained instances of all
+    "Leave out the instances that are not trained on, as far as a batch of tensors allows."
+    trained = match['trained'].sum(1)
+    most = int(trained.max().clamp(min=1)) # the one look at the numbers
+    order = match['trained'].int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    pack = lambda t: t.gather(1, order.view(*order.shape, *[1] * (t.dim() - 2)).expand(-1, -1, *t.shape[2:]))
+    return dict({name: pack(t) for name, t in maps.items()}, match={name: pack(t) for name, t in match.items()}, count=trained.sum())
+
+# %% ../nbs/08_losses.ipynb #5618b840
 def total_loss(
     stages:dict, # of `training_stages`
     targets:dict, # of `make_targets`, of the same variant
@@ -277,18 +294,17 @@ def total_loss(
     across=None, # what a count becomes among several processes (its mean over them); None: itself
 ) -> dict: # heatmaps, offsets, kam, adapted (each times its factor), total, their sum, and matched, the number of matched instances
     "The four losses and their sum (§3.2.2)."
-    match = match_people(stages['initial'], targets['people'], targets['areas'], variant)
-    trained = match['trained'].sum(1)
-    count, most = trained.sum(), int(trained.max().clamp(min=1)) # the one look at the numbers
+    check_variant(variant)
+    packed = stages if 'match' in stages else pack_trained(match_people(stages['initial'], targets['people'], targets['areas'], variant),
+                                                           initial=stages['initial'], kam=stages['kam'])
+    initial, kam, match, count = (packed[name] for name in ('initial', 'kam', 'match', 'count'))
     if across is not None: count = across(count)
-    order = match['trained'].int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    pack = lambda t: t.gather(1, order.view(*order.shape, *[1] * (t.dim() - 2)).expand(-1, -1, *t.shape[2:]))
-    initial, kam, weight, truth = (pack(t) for t in (stages['initial'], stages['kam'], match['weight'], match['truth']))
+    weight, truth = match['weight'], match['truth']
     adapted = attract(reweigh(global_kem(stages['upsampled'], global_mesh(initial))), kam)
     target = adapted_target(initial, truth, adapted.shape[-1], 16. if variant == 'paper' else 4.)
     losses = dict(heatmaps=heatmap_loss(stages['heatmaps'], targets['heatmaps'], targets['heatmap_weight'], variant),
                   offsets=offset_loss(stages['offsets'], targets['offsets'], targets['offset_weight'], variant, across=across),
-                  kam=kam_loss(kam, pack(match['similarity']), weight, count, variant),
+                  kam=kam_loss(kam, match['similarity'], weight, count, variant),
                   adapted=adapted_loss(adapted, target, weight, count))
     losses = {name: loss * factors[name] for name, loss in losses.items()}
     return dict(losses, total=sum(losses.values()), matched=match['matched'].sum())

@@ -39,7 +39,7 @@ def test_notebook_is_stored_executed(path):
     code = [c for c in nb.cells if c.cell_type == 'code']
     outputs = [o for c in code for o in c.outputs]
     assert not [o for o in outputs if o.output_type == 'error' or o.get('name') == 'stderr']
-    assert any('image/png' in o.get('data', {}) for o in outputs)
+    assert any({'image/png', 'image/jpeg'} & set(o.get('data', {})) for o in outputs)
     assert path.stat().st_size < 1_000_000
     assert not any(c.metadata for c in nb.cells) and set(nb.metadata) <= {'kernelspec'}
     assert len(nb.cells) <= 40

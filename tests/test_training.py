@@ -1,0 +1,110 @@
+"Training runs as a user starts them: killed and started again, in two processes, on photographs, with bad input."
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+import pytest
+import torch
+from conftest import ROOT
+from test_commands import fails
+
+SMALL = ('--size', 64, '--batch-size', 2, '--seed', 3, '--device', 'cpu')
+
+
+def weights(run):
+    from safetensors.torch import load_file
+    return load_file(run/'model.safetensors')
+
+
+def test_killed_run_ends_with_the_same_weights(run, tmp_path):
+    options = (*SMALL, '--steps', 12, '--save-every', 2)
+    done = run('logocap-train', '--out', tmp_path/'whole', *options)
+    assert done.returncode == 0, done.stderr
+    killed = subprocess.Popen([Path(sys.executable).with_name('logocap-train'), '--out', tmp_path/'killed', *map(str, options)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.time() + 120
+    while not (tmp_path/'killed/checkpoint.pt').exists() and killed.poll() is None and time.time() < end: time.sleep(.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path/'killed/model.safetensors').exists(), 'the run was over before it could be killed'
+    step = torch.load(tmp_path/'killed/checkpoint.pt', weights_only=True)['step']
+    assert 0 < step < 12
+    done = run('logocap-train', '--out', tmp_path/'killed', *options)
+    assert done.returncode == 0, done.stderr
+    a, b = weights(tmp_path/'whole'), weights(tmp_path/'killed')
+    assert set(a) == set(b) and all(torch.equal(a[n], b[n]) for n in a)
+    log = [json.loads(line) for line in (tmp_path/'killed/log.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in log] == sorted({line['step'] for line in log}) and log[-1]['step'] == 12
+    assert {'heatmaps', 'offsets', 'kam', 'adapted', 'total', 'matched', 'lr'} <= set(log[-1])
+
+
+def test_two_processes_have_the_gradients_of_one():
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', ROOT/'tests/two_processes.py'],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'equal' in done.stdout
+
+
+def test_photographs(run, coco_mini, tmp_path):
+    done = run('logocap-train', '--data', coco_mini, '--preset', 'paper_w32', '--out', tmp_path, '--size', 64, '--batch-size', 2, '--steps', 2,
+               '--val-data', coco_mini, '--val-split', 'val2017', '--val-images', 4, '--device', 'cpu')
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (tmp_path/'log.jsonl').read_text().splitlines()]
+    assert set(log[-1]['validation']) == {'none', 'full'}
+    from logocap.model import LogoCap
+    assert LogoCap.from_pretrained(tmp_path/'model.safetensors').short_side == 64
+
+
+def test_samples_of_photographs(coco_mini):
+    "Warped, turned and mirrored pictures keep their keypoints on the same picture content."
+    from dataclasses import replace
+    import numpy as np
+    from logocap.coco import CocoFolder, read_image
+    from logocap.training import PRESETS, CocoSamples
+    folder = CocoFolder(coco_mini, 'train2017')
+    samples = CocoSamples(folder, replace(PRESETS['paper_w32'], size=256), seed=1)
+    differences, mirrored = [], 0
+    for n in range(len(samples)):
+        picture, truth = read_image(folder.image_path(samples.ids[n])), folder.people(samples.ids[n])[0]
+        sample = samples[0, n, 0.]
+        assert torch.equal(sample['image'], samples[0, n, 0.]['image'])
+        people = sample['people'][(sample['people'][..., 2] > 0).any(1)]
+        turned = None
+        for flipped in (False, True):  # which keypoint of the source each one is
+            from logocap.coco import FLIP
+            source = truth[:, list(FLIP)] if flipped else truth
+            same = (source[..., 2] == people[..., 2]).all()
+            if not same: continue
+            inside = (people[..., 2] > 0) & ((people[..., :2] >= 2) & (people[..., :2] <= 253)).all(-1)
+            at = lambda image, xy: np.stack([image[int(y + .5), int(x + .5)] for x, y in xy.tolist()]).astype(float)
+            keep = inside & (source[..., 0] < picture.shape[1] - 1) & (source[..., 1] < picture.shape[0] - 1)
+            if not keep.any(): continue
+            d = np.abs(at(picture, source[keep][:, :2]) - at(sample['image'].numpy(), people[keep][:, :2])).mean()
+            turned = d if turned is None else min(turned, d)
+        if turned is not None: differences.append(turned)
+    assert len(differences) > 30 and np.median(differences) < 20  # grey levels; unrelated pixels differ by about 70
+
+
+@pytest.mark.parametrize('options, fault', (
+    ((), '--out'),
+    (('--preset', 'mine'), "preset 'mine'"),
+    (('--data', 'nowhere'), 'nowhere: no such folder'),
+    (('--size', 100), 'size 100'),
+    (('--batch-size', 0), 'batch of 0'),
+    (('--accumulate', 3), 'batch of 8 pictures in 3 parts'),
+    (('--variant', 'mine'), "variant 'mine'"),
+    (('--backbone', 'none.pth', '--steps', 1), 'none.pth: no such checkpoint')))
+def test_bad_input(run, tmp_path, options, fault):
+    out = () if not options else ('--out', tmp_path/'run')
+    fails(run('logocap-train', '--device', 'cpu', *out, *options), fault, 'logocap-train')
+    assert not (tmp_path/'run').exists()
+
+
+def test_changed_and_torn_runs(run, tmp_path):
+    options = (*SMALL, '--steps', 1)
+    assert run('logocap-train', '--out', tmp_path/'run', *options).returncode == 0
+    fails(run('logocap-train', '--out', tmp_path/'run', *options[:-1], 2), 'begun with steps 1, not 2', 'logocap-train')
+    (tmp_path/'run/checkpoint.pt').write_bytes(b'torn')
+    fails(run('logocap-train', '--out', tmp_path/'run', *options), 'checkpoint.pt: not a checkpoint of this run', 'logocap-train')
