@@ -314,7 +314,7 @@ def check_device(
     try: return torch.zeros(1, device=device).cpu() is not None and torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError): raise ValueError(f'device {device!r}: not to be had on this machine') from None
 
-# %% ../nbs/09_model.ipynb #e086bb07
+# %% ../nbs/09_model.ipynb #67676cbb
 def _parser(func):
     "fastcore's parser of a function, with lists and switches in both directions."
     from fastcore.script import anno_parser
@@ -344,6 +344,7 @@ def command(
             return spellings.get(option.replace('_', '-'), option) + equals + value if word.startswith('--') else word
         options = vars(parser.parse_args([spell(w) for w in sys.argv[1:]]))
         try: func(**{k: v for k, v in options.items() if k not in ('pdb', 'xtra')})
+        except BrokenPipeError: sys.exit(1) # whoever read the output has gone, `head` for instance
         except (ValueError, OSError) as e: # one from a reading process brings its traceback along, itself in the last line
             text = str(e).strip()
             fail(text.splitlines()[-1].split(': ', 1)[-1] if text.startswith('Caught ') else ' '.join(text.split()))
@@ -373,13 +374,14 @@ def save_drawing(
     ax.axis('off')
     fig.savefig(file)
 
-# %% ../nbs/09_model.ipynb #8bacdb74
+# %% ../nbs/09_model.ipynb #bab27623
 @command
 def predict_command(
     images:list, # pictures
     weights:str=None, # checkpoint: released .pth.tar, training checkpoint or .safetensors
     out:str='poses.json', # COCO results to write
     draw:str=None, # folder for pictures with skeletons
+    threshold:float=.01, # least score of people to draw and count; all are written
     short_side:int=None, # short side of the network input, px; default: what the weights were made for
     flip_test:bool=True, # average with the mirrored picture
     level:str='full', # none: initial poses; partial: arg max of the attraction maps; full: the method
@@ -399,6 +401,7 @@ def predict_command(
     for f, image_id, name in zip(tqdm(files, unit='picture', disable=None), ids, names):
         poses = model.predict(f, flip_test=flip_test, short_side=short_side, level=level)
         results += [dict(r, file_name=f.name) for r in poses.results(image_id)]
-        if draw: save_drawing(poses, Path(draw)/f'{name}.png')
+        if draw: save_drawing(poses, Path(draw)/f'{name}.png', threshold)
     write_json(out, results)
-    print(f'{len(results)} people on {len(files)} pictures: {out}' + (f', drawn in {draw}' if draw else ''))
+    found = sum(r['score'] >= threshold for r in results)
+    print(f'{found} people of score {threshold} or more, {len(results)} results on {len(files)} pictures: {out}' + (f', drawn in {draw}' if draw else ''))
