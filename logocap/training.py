@@ -262,7 +262,7 @@ class Processes:
         "End the conversation with the others."
         if self.world > 1: dist.destroy_process_group()
 
-# %% ../nbs/10_training.ipynb #11cf907d
+# %% ../nbs/10_training.ipynb #77bc5e41
 def start_model(
     recipe:Recipe, # widths
     seed:int, # of the first weights
@@ -272,6 +272,9 @@ def start_model(
     "A fresh network: seeded weights, the backbone's from ImageNet if there is a file."
     torch.manual_seed(seed)
     model = LogoCap(**recipe.widths)
+    for head in (model.heatmap_head, model.offset_head): # begin with flat maps: most of a heat map is 0
+        nn.init.normal_(head[-1].weight, std=1e-3)
+        nn.init.zeros_(head[-1].bias)
     if backbone: load_imagenet(model.backbone, backbone)
     model.short_side = recipe.size
     return model.to(device, memory_format=torch.channels_last)
