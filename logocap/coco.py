@@ -6,7 +6,7 @@
 __all__ = ['KEYPOINTS', 'SKELETON', 'FLIP', 'SIGMAS', 'MEAN', 'STD', 'METRICS', 'example_people', 'people_tensors', 'show_poses',
            'keypoint_similarity', 'oks', 'coco_index', 'CocoFolder', 'input_size', 'input_transform', 'warp',
            'read_image', 'normalize', 'network_input', 'transform_points', 'invert_affine', 'coco_results',
-           'check_output', 'write_text', 'write_json', 'average_precision']
+           'check_output', 'whole_file', 'write_text', 'write_json', 'average_precision']
 
 # %% ../nbs/00_coco.ipynb #b9b82ca3
 import contextlib, io, json, math, os
@@ -302,7 +302,7 @@ def invert_affine(
     linear = torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2)) / (a * d - b * c)[..., None, None]
     return torch.cat([linear, -(linear * torch.stack([x, y], -1)[..., None, :]).sum(-1, keepdim=True)], -1)
 
-# %% ../nbs/00_coco.ipynb #8e743dcd
+# %% ../nbs/00_coco.ipynb #8cf025a1
 def coco_results(
     image_id:int, # id of the image
     poses:np.ndarray, # N×17×3: x, y in px of the picture, score
@@ -325,16 +325,26 @@ def check_output(
     if not os.access(above, os.W_OK): raise PermissionError(f'{above}: cannot be written to')
     return file
 
+@contextlib.contextmanager
+def whole_file(
+    file, # path of a file to be written; its folder is made if need be
+): # yields the path to write to instead
+    "Write a file whole or not at all: one that is there before stays until the new one is complete."
+    file = check_output(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + '.part')
+    try:
+        yield part
+        part.replace(file)
+    finally: part.unlink(missing_ok=True)
+
+# %% ../nbs/00_coco.ipynb #ff476709
 def write_text(
     file, # path; its folder is made if need be
     text:str, # what to write
 ):
-    "Write a text file whole or not at all: a file that is there before stays until the new one is complete."
-    file = check_output(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + '.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(file)
+    "Write a text file whole or not at all."
+    with whole_file(file) as part: part.write_text(text, encoding='utf-8')
 
 def write_json(
     file, # path; its folder is made if need be
@@ -343,7 +353,6 @@ def write_json(
     "Write JSON whole or not at all."
     write_text(file, json.dumps(content, indent=1, allow_nan=False))
 
-# %% ../nbs/00_coco.ipynb #54608d1a
 METRICS = ('AP', 'AP50', 'AP75', 'APM', 'APL')
 
 def average_precision(

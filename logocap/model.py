@@ -6,14 +6,14 @@
 __all__ = ['LEVELS', 'poses_from_fields', 'Network', 'our_name', 'read_checkpoint', 'read_widths', 'Poses', 'detect', 'LogoCap',
            'predict_poses', 'SplitInputs', 'detect_split', 'check_device', 'command', 'save_drawing', 'predict_command']
 
-# %% ../nbs/09_model.ipynb #884b61cd
+# %% ../nbs/09_model.ipynb #75ed2de5
 import functools, sys
 from collections import defaultdict
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .coco import (CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, write_json)
+from .coco import (CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
 from .hrnet import HRNet, load_strictly, read_tensors
 from .center_offset import (find_centers, initial_poses, pointwise_head, score_poses, suppress_duplicates,
                                    unflip_heatmaps, unflip_offsets, upsample)
@@ -161,7 +161,7 @@ class Poses:
         keypoints[..., 2] -= keypoint_threshold # what is not above 0 is not drawn
         return show_poses(keypoints, None if self.image is None else read_image(self.image), ax=ax, **kwargs)
 
-# %% ../nbs/09_model.ipynb #387fd396
+# %% ../nbs/09_model.ipynb #f630f6f0
 def detect(
     network:Network, # in evaluation mode
     inputs:torch.Tensor, # B×3×H×W normalised pictures
@@ -171,19 +171,19 @@ def detect(
 ) -> dict: # level → B pairs of keypoints people×17×3 in px of the picture and scores, as arrays, best first
     "People of a batch of network inputs at one or more levels, duplicates suppressed, in pixels of their pictures."
     parameter, found = next(network.parameters()), {}
+    back = invert_affine(matrices.to(parameter.device))[:, None, None]
     with torch.inference_mode():
         fields = network.fields(inputs.to(parameter), flip_test)
         for level in levels:
             out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level)
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']).cpu().numpy()
-            back = invert_affine(matrices.to(parameter.device))[:, None, None]
             xy = transform_points(out['poses'][..., :2], back)
             poses, scores = torch.cat([xy, out['poses'][..., 2:]], -1).cpu().numpy(), out['scores'].cpu().numpy()
             orders = [np.flatnonzero(k)[np.argsort(-s[k], kind='stable')] for k, s in zip(keep, scores)]
             found[level] = [(p[o], s[o]) for p, s, o in zip(poses, scores, orders)]
     return found
 
-# %% ../nbs/09_model.ipynb #3e11a325
+# %% ../nbs/09_model.ipynb #db3b0c54
 class LogoCap(Network):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `save_pretrained`; arguments as `Network`."
     short_side = 512 # of the network input, px, that the weights were made for
@@ -207,9 +207,8 @@ class LogoCap(Network):
     ):
         "Write the weights and the short side they were made for, whole or not at all."
         from safetensors.torch import save_file
-        part = Path(file).with_name(Path(file).name + '.part')
-        save_file({n: t.contiguous() for n, t in self.state_dict().items()}, part, {'short_side': str(self.short_side)})
-        part.replace(file)
+        with whole_file(file) as part:
+            save_file({n: t.contiguous() for n, t in self.state_dict().items()}, part, {'short_side': str(self.short_side)})
 
     def predict(self,
         images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
@@ -252,7 +251,7 @@ def predict_poses(
         for m, training in modes.items(): m.training = training
     return poses
 
-# %% ../nbs/09_model.ipynb #66d4b9e9
+# %% ../nbs/09_model.ipynb #74393601
 class SplitInputs(torch.utils.data.Dataset):
     "Network inputs of a split's images, for a DataLoader: image id, 3×H×W input, 2×3 matrix; raises ValueError naming a wrong picture."
     def __init__(self,
@@ -267,10 +266,9 @@ class SplitInputs(torch.utils.data.Dataset):
     def __getitem__(self, n):
         image_id, path, info = self.images[n]
         image = read_image(path)
-        x, matrix = network_input(image, self.short_side)
         if image.shape[:2] != (info['height'], info['width']):
             raise ValueError(f'{path}: its size is not the {info["width"]}×{info["height"]} px that the annotations name')
-        return image_id, x, matrix
+        return image_id, *network_input(image, self.short_side)
 
     def batches(self,
         size:int, # images at most
@@ -354,7 +352,7 @@ def command(
         except KeyboardInterrupt: fail('interrupted')
     return main
 
-# %% ../nbs/09_model.ipynb #e447ea91
+# %% ../nbs/09_model.ipynb #881584a7
 def _image_ids(files):
     "COCO's numbers where all names are distinct numbers, else 1, 2, …."
     numbers = [int(f.stem) for f in files if f.stem.isdecimal()]
@@ -367,10 +365,11 @@ def save_drawing(
 ):
     "Write the picture with skeletons over it, in the picture's own size."
     from matplotlib.figure import Figure
-    height, width = read_image(poses.image).shape[:2]
+    image = read_image(poses.image)
+    height, width = image.shape[:2]
     fig = Figure(figsize=(width / 100, height / 100), dpi=100)
     ax = fig.add_axes((0, 0, 1, 1))
-    poses.show(ax=ax, threshold=threshold)
+    Poses(poses.keypoints, poses.scores, image).show(ax=ax, threshold=threshold)
     ax.axis('off')
     fig.savefig(file)
 

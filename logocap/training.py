@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'Recipe', 'check_recipe', 'learning_rate', 'random_transfo
            'DrawnSamples', 'collate', 'batch_plan', 'TrainingStep', 'save_checkpoint', 'load_checkpoint', 'trim_log',
            'Processes', 'start_model', 'validate', 'train', 'one_step', 'open_run', 'Monitor', 'train_command']
 
-# %% ../nbs/10_training.ipynb #f0cd2ad0
+# %% ../nbs/10_training.ipynb #1bcb564c
 import json, math, os, sys, time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +17,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from .coco import (FLIP, MEAN, STD, CocoFolder, average_precision, check_output, people_tensors, read_image,
-                          transform_points, warp, write_json, write_text)
+                          transform_points, warp, whole_file, write_json, write_text)
 from .people import draw_people
 from .hrnet import load_imagenet
 from .center_offset import person_centers
-from .losses import FACTORS, check_variant, ignore_mask, make_targets, total_loss, training_stages
+from .losses import FACTORS, check_variant, ignore_mask, make_targets, pad_people, total_loss, training_stages
 from .model import LogoCap, check_device, command, detect_split
 
 # %% ../nbs/10_training.ipynb #7e6571c8
@@ -123,7 +123,7 @@ class CocoSamples(torch.utils.data.Dataset):
                     areas=areas * scale**2, centers=transform_points(middle, affine), scale=scale,
                     ignore=ignore_mask(annotations, width, height, affine, (size, size), self.recipe.aligned))
 
-# %% ../nbs/10_training.ipynb #1e0c58ff
+# %% ../nbs/10_training.ipynb #28c981cc
 class DrawnSamples(torch.utils.data.Dataset):
     "Training samples of drawn people, new ones in every epoch, whose difficulty grows with the progress of the run."
     def __init__(self,
@@ -146,9 +146,9 @@ def collate(
     samples:list, # of a dataset above
 ) -> dict: # image B×H×W×3, people B×M×17×3, areas B×M, centers B×M×2, valid B×M, ignore B×h×w, scales B
     "Samples as one batch, people padded to the largest number among them."
-    pad = lambda name: nn.utils.rnn.pad_sequence([s[name] for s in samples], batch_first=True)
-    return dict(image=torch.stack([s['image'] for s in samples]), people=pad('people'), areas=pad('areas'), centers=pad('centers'),
-                valid=nn.utils.rnn.pad_sequence([torch.ones(len(s['areas']), dtype=torch.bool) for s in samples], batch_first=True),
+    people, areas, valid = pad_people([s['people'] for s in samples], [s['areas'] for s in samples])
+    return dict(image=torch.stack([s['image'] for s in samples]), people=people, areas=areas, valid=valid,
+                centers=nn.utils.rnn.pad_sequence([s['centers'] for s in samples], batch_first=True),
                 ignore=torch.stack([s['ignore'] for s in samples]), scales=torch.tensor([s['scale'] for s in samples], dtype=torch.float32))
 
 # %% ../nbs/10_training.ipynb #dafb5246
@@ -170,7 +170,7 @@ def batch_plan(
         first = (place * world + rank) * batch_size
         yield [(epoch, int(n), step / steps) for n in order[first:first + batch_size]]
 
-# %% ../nbs/10_training.ipynb #21c2e823
+# %% ../nbs/10_training.ipynb #41aa35a3
 class TrainingStep(nn.Module):
     "Network and losses as one forward pass: a batch of `collate` → the losses of `total_loss`."
     def __init__(self,
@@ -180,7 +180,7 @@ class TrainingStep(nn.Module):
         across=None, # how counts are averaged over processes; None: there is one
     ):
         super().__init__()
-        self.model, self.recipe, self.bfloat16, self.across = model, recipe, bfloat16, across or (lambda n: n)
+        self.model, self.recipe, self.bfloat16, self.across = model, recipe, bfloat16, across
         for name, values in (('mean', MEAN), ('std', STD)): self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, batch):
@@ -194,7 +194,7 @@ class TrainingStep(nn.Module):
             stages = training_stages(*fields, self.model.cmp, size, targets=targets, variant=recipe.variant)
         return total_loss(stages, targets, recipe.variant, FACTORS if recipe.adaptation else dict(FACTORS, kam=0., adapted=0.), across=self.across)
 
-# %% ../nbs/10_training.ipynb #d4fac446
+# %% ../nbs/10_training.ipynb #5dd575bc
 def save_checkpoint(
     file:Path, # RUN/checkpoint.pt
     model:LogoCap, # the network
@@ -203,9 +203,8 @@ def save_checkpoint(
     best:float, # best validation AP so far
 ):
     "Everything a run needs to go on, written whole or not at all."
-    part = file.with_name(file.name + '.part')
-    torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
-    part.replace(file)
+    with whole_file(file) as part:
+        torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
 
 def load_checkpoint(
     file:Path, # RUN/checkpoint.pt
