@@ -61,12 +61,17 @@ def pose_scores(
 # %% ../nbs/07_adaptation.ipynb #cab2b6dc
 def adapt(
     kem:torch.Tensor, # B×N×17×97×97 global maps, as read
-    kam:torch.Tensor, # B×N×17×11×11 attraction maps
+    kam:torch.Tensor, # B×N×17×11×11 attraction maps; None: none, as if each were 1 in its middle cell
     poses:torch.Tensor, # B×N×17×2 initial poses, input px
     centers:torch.Tensor, # B×N×3: x, y, score
+    gaussian:bool=True, # reweigh
+    weight:float=.75, # λ, of the highest cell in the read-out
+    shift:float=0., # px added to x and y of what is read out
 ) -> torch.Tensor: # B×N×17×3: x, y in input px, score
-    "Local-global contextual adaptation: reweigh, attract, read out (Eqs. 8 to 10)."
-    return read_out(attract(reweigh(kem), kam), poses, centers)
+    "Local-global contextual adaptation: reweigh, attract, read out (Eqs. 8 to 10), or all of it but one piece."
+    kem = reweigh(kem) if gaussian else kem
+    out = read_out(kem if kam is None else attract(kem, kam), poses, centers, weight)
+    return torch.cat([out[..., :2] + shift, out[..., 2:]], -1) if shift else out
 
 def attract_locally(
     kam:torch.Tensor, # B×N×17×11×11 attraction maps

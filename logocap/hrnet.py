@@ -27,15 +27,16 @@ class BasicBlock(nn.Module):
     def forward(self, x): return F.relu(x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
 
 class Bottleneck(nn.Module):
-    "1×1, 3×3, 1×1 convolutions and a shortcut: B×c_in×h×w → B×256×h×w (HRNet's first stage)."
+    "1×1, 3×3, 1×1 convolutions and a shortcut: B×c_in×h×w → B×4·stem×h×w (HRNet's first stage)."
     def __init__(self,
-        c_in:int, # channels that come in: 64 in the first block, 256 after it
+        c_in:int, # channels that come in: those of the stem in the first block, four times as many after it
+        stem:int=64, # channels in the middle
     ):
         super().__init__()
-        self.conv1, self.bn1 = _conv_bn(c_in, 64, 1)
-        self.conv2, self.bn2 = _conv_bn(64, 64)
-        self.conv3, self.bn3 = _conv_bn(64, 256, 1)
-        self.downsample = nn.Sequential(*_conv_bn(c_in, 256, 1)) if c_in != 256 else None
+        self.conv1, self.bn1 = _conv_bn(c_in, stem, 1)
+        self.conv2, self.bn2 = _conv_bn(stem, stem)
+        self.conv3, self.bn3 = _conv_bn(stem, 4 * stem, 1)
+        self.downsample = nn.Sequential(*_conv_bn(c_in, 4 * stem, 1)) if c_in != 4 * stem else None
 
     def forward(self, x):
         y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
@@ -68,14 +69,15 @@ class HRNet(nn.Module):
     "HRNet (§3.2.1 i): B×3×H×W, H and W multiples of 32 → features B×15·width×H/4×W/4."
     def __init__(self,
         width:int=32, # W, channels of the finest branch
+        stem:int=64, # channels of the first two convolutions
     ):
         super().__init__()
         self.width, self.channels = width, 15 * width
         c = [width * 2**i for i in range(4)]
-        self.conv1, self.bn1 = _conv_bn(3, 64, 3, 2)
-        self.conv2, self.bn2 = _conv_bn(64, 64, 3, 2)
-        self.layer1 = nn.Sequential(Bottleneck(64), *(Bottleneck(256) for _ in range(3)))
-        self.transition1 = nn.ModuleList([nn.Sequential(*_conv_bn(256, c[0]), nn.ReLU()), self._birth(256, c[1])])
+        self.conv1, self.bn1 = _conv_bn(3, stem, 3, 2)
+        self.conv2, self.bn2 = _conv_bn(stem, stem, 3, 2)
+        self.layer1 = nn.Sequential(Bottleneck(stem, stem), *(Bottleneck(4 * stem, stem) for _ in range(3)))
+        self.transition1 = nn.ModuleList([nn.Sequential(*_conv_bn(4 * stem, c[0]), nn.ReLU()), self._birth(4 * stem, c[1])])
         self.stage2 = nn.Sequential(HRModule(c[:2]))
         self.transition2 = nn.ModuleList([None, None, self._birth(c[1], c[2])])
         self.stage3 = nn.Sequential(*(HRModule(c[:3]) for _ in range(4)))

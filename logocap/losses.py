@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'FACTORS', 'check_variant', 'pad_people', 'stride_cells', 'window_cells', 'draw_bumps', 'draw_offsets',
            'make_targets', 'ignore_mask', 'heatmap_loss', 'offset_loss', 'mesh_similarity', 'match_people', 'kam_loss',
-           'adapted_target', 'adapted_loss', 'training_stages', 'pack_trained', 'total_loss']
+           'adapted_target', 'adapted_loss', 'training_stages', 'pack_trained', 'fast_loss', 'total_loss']
 
 # %% ../nbs/08_losses.ipynb #2e6fc3e7
 import torch
@@ -286,6 +286,19 @@ def pack_trained(
     return dict({name: pack(t) for name, t in maps.items()}, match={name: pack(t) for name, t in match.items()}, count=trained.sum())
 
 # %% ../nbs/08_losses.ipynb #5618b840
+def fast_loss(
+    heatmaps:torch.Tensor, # B×18×h×w
+    offsets:torch.Tensor, # B×34×h×w, in cells
+    targets:dict, # of `make_targets`, of the same variant
+    variant:str='released', # one of VARIANTS
+    factors:dict=FACTORS, # of the losses
+    across=None, # what a count becomes among several processes (its mean over them); None: itself
+) -> dict: # heatmaps, offsets (each times its factor), total, their sum
+    "The losses of the fast keypointer alone: Eq. 11 and 12."
+    losses = dict(heatmaps=factors['heatmaps'] * heatmap_loss(heatmaps, targets['heatmaps'], targets['heatmap_weight'], variant),
+                  offsets=factors['offsets'] * offset_loss(offsets, targets['offsets'], targets['offset_weight'], variant, across=across))
+    return dict(losses, total=sum(losses.values()))
+
 def total_loss(
     stages:dict, # of `training_stages`
     targets:dict, # of `make_targets`, of the same variant
@@ -302,9 +315,7 @@ def total_loss(
     weight, truth = match['weight'], match['truth']
     adapted = attract(reweigh(global_kem(stages['upsampled'], global_mesh(initial))), kam)
     target = adapted_target(initial, truth, adapted.shape[-1], 16. if variant == 'paper' else 4.)
-    losses = dict(heatmaps=heatmap_loss(stages['heatmaps'], targets['heatmaps'], targets['heatmap_weight'], variant),
-                  offsets=offset_loss(stages['offsets'], targets['offsets'], targets['offset_weight'], variant, across=across),
-                  kam=kam_loss(kam, match['similarity'], weight, count, variant),
-                  adapted=adapted_loss(adapted, target, weight, count))
-    losses = {name: loss * factors[name] for name, loss in losses.items()}
-    return dict(losses, total=sum(losses.values()), matched=match['matched'].sum())
+    fast = fast_loss(stages['heatmaps'], stages['offsets'], targets, variant, factors, across)
+    slow = dict(kam=factors['kam'] * kam_loss(kam, match['similarity'], weight, count, variant),
+                adapted=factors['adapted'] * adapted_loss(adapted, target, weight, count))
+    return dict(fast, **slow, total=fast['total'] + sum(slow.values()), matched=match['matched'].sum())

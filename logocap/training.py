@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Recipe', 'check_recipe', 'learning_rate', 'random_transform', 'square_transform', 'CocoSamples',
            'DrawnSamples', 'collate', 'batch_plan', 'TrainingStep', 'save_checkpoint', 'load_checkpoint', 'trim_log',
-           'Processes', 'start_model', 'validate', 'train', 'one_step', 'open_run', 'Monitor', 'train_command']
+           'Processes', 'load_backbone', 'start_model', 'validate', 'train', 'one_step', 'open_run', 'Monitor',
+           'train_command']
 
 # %% ../nbs/10_training.ipynb #1bcb564c
 import json, math, os, sys, time
@@ -19,10 +20,10 @@ from torch import nn
 from .coco import (FLIP, MEAN, STD, CocoFolder, average_precision, check_output, people_tensors, read_image,
                           transform_points, warp, whole_file, write_json, write_text)
 from .people import draw_people
-from .hrnet import load_imagenet
+from .hrnet import HRNet, load_imagenet, load_strictly
 from .center_offset import person_centers
-from .losses import FACTORS, check_variant, ignore_mask, make_targets, pad_people, total_loss, training_stages
-from .model import LogoCap, check_device, command, detect_split
+from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
+from .model import LogoCap, check_device, command, detect_split, read_checkpoint
 
 # %% ../nbs/10_training.ipynb #7e6571c8
 @dataclass
@@ -42,7 +43,7 @@ class Recipe:
     hardest:float = .5 # fraction of the run after which drawn people are at full difficulty
 
 # %% ../nbs/10_training.ipynb #1f44d68c
-_SMALL = dict(width=8, c1=16, c2=32, c3=16, cmp_widths=(64, 48, 32))
+_SMALL = dict(width=8, stem=16, c1=16, c2=32, c3=16, cmp_widths=(64, 48, 32))
 PRESETS = dict(
     paper_w32=Recipe(dict(width=32)),
     paper_w48=Recipe(dict(width=48, c1=48), size=640),
@@ -58,6 +59,7 @@ def check_recipe(
     if recipe.size < 32 or recipe.size % 32: raise ValueError(f'size {recipe.size}: HRNet needs a positive multiple of 32')
     if recipe.batch_size < 1 or accumulate < 1 or recipe.batch_size % accumulate: raise ValueError(f'batch of {recipe.batch_size} pictures in {accumulate} parts')
     if recipe.lr <= 0: raise ValueError(f'learning rate {recipe.lr}')
+    if not 0 <= recipe.hardest <= 1: raise ValueError(f'full difficulty after {recipe.hardest} of the run: a fraction is needed')
     check_variant(recipe.variant)
 
 def learning_rate(
@@ -190,9 +192,10 @@ class TrainingStep(nn.Module):
                                batch['scales'], batch['centers'])
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            fields = self.model.fields(images)
-            stages = training_stages(*fields, self.model.cmp, size, targets=targets, variant=recipe.variant)
-        return total_loss(stages, targets, recipe.variant, FACTORS if recipe.adaptation else dict(FACTORS, kam=0., adapted=0.), across=self.across)
+            heatmaps, offsets, embedding = self.model.fields(images)
+            if not recipe.adaptation: return fast_loss(heatmaps, offsets, targets, recipe.variant, across=self.across)
+            stages = training_stages(heatmaps, offsets, embedding, self.model.cmp, size, targets=targets, variant=recipe.variant)
+        return total_loss(stages, targets, recipe.variant, across=self.across)
 
 # %% ../nbs/10_training.ipynb #5dd575bc
 def save_checkpoint(
@@ -262,19 +265,29 @@ class Processes:
         if self.world > 1: dist.destroy_process_group()
 
 # %% ../nbs/10_training.ipynb #77bc5e41
+def load_backbone(
+    backbone:HRNet, # of the checkpoint's width
+    file, # ImageNet checkpoint of HRNet, or .safetensors of another run
+):
+    "Begin with what a backbone has learnt elsewhere; raises FileNotFoundError or ValueError naming the file."
+    if Path(file).suffix != '.safetensors': load_imagenet(backbone, file); return
+    own, prefix = read_checkpoint(file)[0], 'backbone.'
+    load_strictly(backbone, {n.removeprefix(prefix): t for n, t in own.items() if n.startswith(prefix)}, file)
+
 def start_model(
     recipe:Recipe, # widths
     seed:int, # of the first weights
-    backbone, # ImageNet checkpoint, or None
+    backbone, # checkpoint of `load_backbone`, or None
     device, # where to put it
 ) -> LogoCap: # in training mode
-    "A fresh network: seeded weights, the backbone's from ImageNet if there is a file."
+    "A fresh network: seeded weights, the backbone's from a file if there is one; raises as `load_backbone` does."
     torch.manual_seed(seed)
     model = LogoCap(**recipe.widths)
     for head in (model.heatmap_head, model.offset_head): # begin with flat maps: most of a heat map is 0
         nn.init.normal_(head[-1].weight, std=1e-3)
         nn.init.zeros_(head[-1].bias)
-    if backbone: load_imagenet(model.backbone, backbone)
+    for part in (model.embedding_head, model.cmp): part.requires_grad_(recipe.adaptation) # the fast keypointer alone leaves them as they are
+    if backbone: load_backbone(model.backbone, backbone)
     model.short_side = recipe.size
     return model.to(device, memory_format=torch.channels_last)
 
@@ -283,11 +296,12 @@ def validate(
     folder:CocoFolder, # the validation split
     images:int, # how many of its images
     short_side:int, # of the network input, px
+    levels:tuple=('none', 'full'), # initial poses, the whole method
 ) -> dict: # level → AP
-    "AP of the initial poses and of the whole method on the first images of a split."
+    "AP on the first images of a split; raises as `detect_split` does."
     ids = folder.image_ids()[:images]
     model.eval()
-    found = detect_split(model, folder, ids, short_side, False, ('none', 'full'), batch_size=8)
+    found = detect_split(model, folder, ids, short_side, False, levels, batch_size=8)
     model.train()
     return {level: average_precision(folder.coco, results, ids)['AP'] for level, results in found.items()}
 
@@ -298,7 +312,7 @@ def train(
     out, # RUN, the folder of the run
     steps:int, # of the whole run
     seed:int=0, # of weights, order and chance
-    backbone=None, # ImageNet checkpoint to start from
+    backbone=None, # checkpoint of `load_backbone` to start from
     validation:CocoFolder=None, # split to validate on
     validation_images:int=100, # how many of its images
     validate_every:int=1000, # steps between validations
@@ -318,15 +332,16 @@ def train(
     plan = batch_plan(len(samples), recipe.batch_size, start, steps, seed, procs.rank, procs.world)
     loader = torch.utils.data.DataLoader(samples, batch_sampler=plan, collate_fn=collate, num_workers=workers, pin_memory=procs.device.type == 'cuda')
     monitor = Monitor(out, start, steps, recipe.batch_size * procs.world, log_every, procs.rank == 0)
+    levels = ('none', 'full') if recipe.adaptation else ('none',)
     for step, batch in enumerate(loader, start):
         lr = optimizer.param_groups[0]['lr'] = learning_rate(recipe, step, steps)
         monitor.step(step + 1, one_step(parallel, optimizer, batch, procs.device, accumulate), lr)
         done = step + 1 == steps
         if procs.rank == 0:
             if validation and (done or (step + 1) % validate_every == 0):
-                points = validate(model, validation, validation_images, recipe.size)
+                points = validate(model, validation, validation_images, recipe.size, levels)
                 monitor.write(step=step + 1, validation=points)
-                if points['full'] >= best: best = points['full']; model.save_pretrained(out/'best.safetensors')
+                if points[levels[-1]] >= best: best = points[levels[-1]]; model.save_pretrained(out/'best.safetensors')
             if done or (step + 1) % save_every == 0: save_checkpoint(out/'checkpoint.pt', model, optimizer, step + 1, best)
     if procs.rank == 0: model.save_pretrained(out/'model.safetensors')
     procs.close()
@@ -420,8 +435,9 @@ def train_command(
     size:int=None, # side of the square network input, px; default: the preset's
     lr:float=None, # learning rate of Adam; default: the preset's
     variant:str=None, # of the losses: released or paper; default: the preset's
+    hardest:float=None, # fraction of the run after which drawn people are at full difficulty; default: the preset's
     seed:int=0, # of weights, order and chance
-    backbone:str=None, # ImageNet checkpoint to start from
+    backbone:str=None, # checkpoint to take the first backbone from: ImageNet's, or .safetensors of a run
     val_data:str=None, # folder in COCO's layout to validate on
     val_split:str='val', # its split
     val_images:int=100, # how many of its images
@@ -436,7 +452,7 @@ def train_command(
     "Train LOGO-CAP on drawn people or on a folder in COCO's layout; go on with a run that was broken off."
     if out is None: raise ValueError('no folder for the run: name one with --out')
     if preset not in PRESETS: raise ValueError(f'preset {preset!r}: there are {", ".join(PRESETS)}')
-    changes = dict(batch_size=batch_size, size=size, lr=lr, variant=variant, augment=None if augment else False)
+    changes = dict(batch_size=batch_size, size=size, lr=lr, variant=variant, hardest=hardest, augment=None if augment else False)
     recipe = replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
     check_recipe(recipe, accumulate)
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
