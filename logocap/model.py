@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'read_checkpoint', 'read_widths', 'Poses', 'detect',
-           'embedded_weights', 'find_weights', 'LogoCap', 'predict_poses', 'SplitInputs', 'detect_split',
-           'check_device', 'command', 'save_drawing', 'predict_command']
+           'LogoCap', 'predict_poses', 'SplitInputs', 'detect_split', 'check_device', 'command', 'save_drawing',
+           'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
 import functools, sys
 from collections import defaultdict
-from importlib import resources
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
 from .coco import (CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
-from .hrnet import HRNet, load_strictly, read_tensors
+from .hrnet import HRNet, find_weights, load_strictly, read_safetensors, read_tensors
 from .center_offset import (find_centers, initial_poses, pointwise_head, score_poses, suppress_duplicates,
                                    unflip_heatmaps, unflip_offsets, upsample)
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
@@ -119,11 +118,7 @@ def read_checkpoint(
         tensors = read_tensors(file)
         tensors = next((tensors[k] for k in ('best_state_dict', 'state_dict') if isinstance(tensors.get(k), dict)), tensors)
         return {our_name(n): t for n, t in tensors.items() if torch.is_tensor(t)}, {}
-    from safetensors import SafetensorError, safe_open
-    if not file.is_file(): raise FileNotFoundError(f'{file}: no such checkpoint')
-    try:
-        with safe_open(file, 'pt') as f: tensors, about = {n: f.get_tensor(n) for n in f.keys()}, f.metadata() or {}
-    except SafetensorError as e: raise ValueError(f'{file}: not a readable safetensors file ({e})') from None
+    tensors, about = read_safetensors(file)
     side = about.get('short_side', '512')
     if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
     return tensors, about
@@ -191,20 +186,6 @@ def detect(
             orders = [np.flatnonzero(k)[np.argsort(-s[k], kind='stable')] for k, s in zip(keep, scores)]
             found[level] = [(p[o], s[o]) for p, s, o in zip(poses, scores, orders)]
     return found
-
-# %% ../nbs/09_model.ipynb #620587a3
-def embedded_weights() -> dict: # name → path
-    "The weights that travel with the package, the default first; their card lies beside them (README.md)."
-    return {f.stem: f for f in sorted(Path(str(resources.files('logocap')/'weights')).glob('*.safetensors'), key=lambda f: (not f.stem.startswith('people-'), f.stem))}
-
-def find_weights(
-    file=None, # path, name of embedded weights, or None: the first of those
-) -> Path: # of the checkpoint
-    "The checkpoint that is meant; raises FileNotFoundError where there is none."
-    own = embedded_weights()
-    if file is None and not own: raise FileNotFoundError('no weights: this copy of the package has lost its own, so name a checkpoint')
-    if file is None: return next(iter(own.values()))
-    return own[str(file)] if str(file) in own and not Path(file).is_file() else Path(file)
 
 # %% ../nbs/09_model.ipynb #db3b0c54
 class LogoCap(Network):

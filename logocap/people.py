@@ -6,7 +6,7 @@
 __all__ = ['LIMITS', 'LEGS', 'ARMS', 'LEG_ODDS', 'ARM_ODDS', 'MATERIALS', 'PEOPLE_ODDS', 'HIDDEN', 'pose_angles', 'body_shape',
            'skeleton', 'material', 'Solids', 'appearance', 'body', 'Canvas', 'paint_rod', 'paint_ball', 'paint',
            'develop', 'backdrop', 'clutter', 'person', 'rle', 'annotate', 'draw_people', 'DrawnPeople', 'coco_file',
-           'write_split']
+           'mixed_difficulty', 'write_split']
 
 # %% ../nbs/01_people.ipynb #a48838c9
 import colorsys, math, shutil
@@ -715,6 +715,13 @@ def coco_file(
     return dict(info=info, images=images, annotations=[dict(p, id=i) for i, p in enumerate(people, 1)],
                 categories=example_people()['categories'])
 
+def mixed_difficulty(
+    index:int, # 0, 1, …
+    hardest:float=1., # upper end
+) -> float: # between 0 and `hardest`
+    "A difficulty for each picture of a series, spread evenly over any stretch of it (multiples of the golden ratio)."
+    return hardest * (index * (5**.5 - 1) / 2 % 1)
+
 def write_split(
     folder, # in COCO's layout; made if need be
     split:str, # name of the split
@@ -722,6 +729,7 @@ def write_split(
     seed:int, # of the series
     sizes:tuple=((256, 256), (256, 320), (320, 256)), # width and height in px, in turn
     difficulty:float=1., # 0: easy; 1: everything
+    mixed:bool=False, # all difficulties up to that one, evenly
     occluded:bool=False, # heavily overlapping people
     quality:int=65, # of the JPEG files
 ):
@@ -732,11 +740,11 @@ def write_split(
     part.mkdir(parents=True)
     for index in range(count):
         size = sizes[index % len(sizes)]
-        picture, people = draw_people(seed, index, size, difficulty, occluded)
+        picture, people = draw_people(seed, index, size, mixed_difficulty(index, difficulty) if mixed else difficulty, occluded)
         Image.fromarray(picture).save(part/f'{index:012d}.jpg', quality=quality)
         drawn.append((*size, people))
     file.unlink(missing_ok=True)  # the annotations go first and come last: without them there is no split
     shutil.rmtree(pictures, ignore_errors=True)
     part.rename(pictures)
     write_json(file, coco_file(
-        drawn, description='drawn people', license='Apache-2.0', seed=seed, difficulty=difficulty, occluded=occluded))
+        drawn, description='drawn people', license='Apache-2.0', seed=seed, difficulty=difficulty, mixed=mixed, occluded=occluded))

@@ -20,7 +20,7 @@ from torch import nn
 from .coco import (FLIP, MEAN, STD, CocoFolder, average_precision, check_output, people_tensors, read_image,
                           transform_points, warp, whole_file, write_json, write_text)
 from .people import draw_people
-from .hrnet import HRNet, load_imagenet, load_strictly
+from .hrnet import HRNet, find_weights, load_imagenet, load_strictly
 from .center_offset import person_centers
 from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
 from .model import LogoCap, check_device, command, detect_split, read_checkpoint
@@ -41,6 +41,7 @@ class Recipe:
     adaptation:bool = True # False: the centre-offset network alone
     augment:bool = True # warp and mirror
     hardest:float = .5 # fraction of the run after which drawn people are at full difficulty
+    mixed:bool = False # drawn people of all difficulties up to that of the moment
 
 # %% ../nbs/10_training.ipynb #1f44d68c
 _SMALL = dict(width=8, stem=16, c1=16, c2=32, c3=16, cmp_widths=(64, 48, 32))
@@ -138,8 +139,9 @@ class DrawnSamples(torch.utils.data.Dataset):
 
     def __getitem__(self, key):
         (epoch, n, progress), size = key, self.recipe.size
-        difficulty = min(1., progress / self.recipe.hardest) if self.recipe.hardest else 1.
-        image, annotations = draw_people(self.seed, epoch * self.length + n, (size, size), difficulty)
+        difficulty, index = min(1., progress / self.recipe.hardest) if self.recipe.hardest else 1., epoch * self.length + n
+        if self.recipe.mixed: difficulty *= np.random.default_rng((self.seed, index)).uniform()
+        image, annotations = draw_people(self.seed, index, (size, size), difficulty)
         people, areas, _ = people_tensors(annotations)
         return dict(image=torch.from_numpy(image), people=people, areas=areas, centers=person_centers(people), scale=1.,
                     ignore=torch.zeros(size // 4, size // 4, dtype=torch.bool))
@@ -267,12 +269,13 @@ class Processes:
 # %% ../nbs/10_training.ipynb #77bc5e41
 def load_backbone(
     backbone:HRNet, # of the checkpoint's width
-    file, # ImageNet checkpoint of HRNet, or .safetensors of another run
+    file, # ImageNet checkpoint of HRNet, checkpoint or weights of another run, or a name of `embedded_weights`
 ):
     "Begin with what a backbone has learnt elsewhere; raises FileNotFoundError or ValueError naming the file."
-    if Path(file).suffix != '.safetensors': load_imagenet(backbone, file); return
-    own, prefix = read_checkpoint(file)[0], 'backbone.'
-    load_strictly(backbone, {n.removeprefix(prefix): t for n, t in own.items() if n.startswith(prefix)}, file)
+    path, prefix = find_weights(file), 'backbone.'
+    own = {n.removeprefix(prefix): t for n, t in read_checkpoint(path)[0].items() if n.startswith(prefix)}
+    if own: load_strictly(backbone, own, path)
+    else: load_imagenet(backbone, path)
 
 def start_model(
     recipe:Recipe, # widths
@@ -322,7 +325,8 @@ def train(
     bfloat16:bool=False, # run the convolutions under autocast
     workers:int=0, # processes that prepare samples
     device:str=None, # cuda, mps or cpu; None: the fastest there is
-) -> LogoCap: # the trained network
+    until:int=None, # stop after this step; None: the last
+) -> LogoCap: # the trained network, or as far as it is
     "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed."
     procs, out = Processes(device), Path(out)
     model = start_model(recipe, seed, backbone, procs.device)
@@ -330,20 +334,21 @@ def train(
     start, best = open_run(out, dict(asdict(recipe), steps=steps, seed=seed, world=procs.world), model, optimizer, procs)
     parallel = procs.share(TrainingStep(model, recipe, bfloat16, procs.mean))
     plan = batch_plan(len(samples), recipe.batch_size, start, steps, seed, procs.rank, procs.world)
+    until = min(until or steps, steps)
     loader = torch.utils.data.DataLoader(samples, batch_sampler=plan, collate_fn=collate, num_workers=workers, pin_memory=procs.device.type == 'cuda')
     monitor = Monitor(out, start, steps, recipe.batch_size * procs.world, log_every, procs.rank == 0)
     levels = ('none', 'full') if recipe.adaptation else ('none',)
-    for step, batch in enumerate(loader, start):
+    for step, batch in zip(range(start, until), loader):
         lr = optimizer.param_groups[0]['lr'] = learning_rate(recipe, step, steps)
         monitor.step(step + 1, one_step(parallel, optimizer, batch, procs.device, accumulate), lr)
-        done = step + 1 == steps
+        done = step + 1 == until
         if procs.rank == 0:
             if validation and (done or (step + 1) % validate_every == 0):
                 points = validate(model, validation, validation_images, recipe.size, levels)
                 monitor.write(step=step + 1, validation=points)
                 if points[levels[-1]] >= best: best = points[levels[-1]]; model.save_pretrained(out/'best.safetensors')
             if done or (step + 1) % save_every == 0: save_checkpoint(out/'checkpoint.pt', model, optimizer, step + 1, best)
-    if procs.rank == 0: model.save_pretrained(out/'model.safetensors')
+    if procs.rank == 0 and until == steps: model.save_pretrained(out/'model.safetensors')
     procs.close()
     return model
 
@@ -436,6 +441,7 @@ def train_command(
     lr:float=None, # learning rate of Adam; default: the preset's
     variant:str=None, # of the losses: released or paper; default: the preset's
     hardest:float=None, # fraction of the run after which drawn people are at full difficulty; default: the preset's
+    mixed:bool=False, # drawn people of all difficulties up to that of the moment
     seed:int=0, # of weights, order and chance
     backbone:str=None, # checkpoint to take the first backbone from: ImageNet's, or .safetensors of a run
     val_data:str=None, # folder in COCO's layout to validate on
@@ -443,6 +449,7 @@ def train_command(
     val_images:int=100, # how many of its images
     validate_every:int=1000, # steps between validations
     save_every:int=200, # steps between checkpoints
+    until:int=None, # stop after this step and leave the rest to the same command given again; default: the last
     accumulate:int=1, # parts that a batch is worked through in, to save memory
     bfloat16:bool=False, # run the convolutions under bfloat16 autocast
     augment:bool=True, # warp and mirror pictures of a folder, if the preset does
@@ -452,7 +459,7 @@ def train_command(
     "Train LOGO-CAP on drawn people or on a folder in COCO's layout; go on with a run that was broken off."
     if out is None: raise ValueError('no folder for the run: name one with --out')
     if preset not in PRESETS: raise ValueError(f'preset {preset!r}: there are {", ".join(PRESETS)}')
-    changes = dict(batch_size=batch_size, size=size, lr=lr, variant=variant, hardest=hardest, augment=None if augment else False)
+    changes = dict(batch_size=batch_size, size=size, lr=lr, variant=variant, hardest=hardest, mixed=mixed, augment=None if augment else False)
     recipe = replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
     check_recipe(recipe, accumulate)
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
@@ -460,7 +467,7 @@ def train_command(
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * world))
     check_output(Path(out)/'log.jsonl')
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
-          save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device)
-    if int(os.environ.get('RANK', 0)) == 0: print(f'{steps} steps: {Path(out)/"model.safetensors"}')
+          save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device, until=until)
+    if int(os.environ.get('RANK', 0)) == 0: print(f'{min(until or steps, steps)} of {steps} steps: {out}')
 
 if __name__ == '__main__' and not hasattr(sys, 'ps1') and 'ipykernel' not in sys.modules: train_command()
