@@ -382,7 +382,7 @@ def save_drawing(
 @command
 def predict_command(
     images:list, # pictures
-    weights:str=None, # checkpoint: released .pth.tar, training checkpoint or .safetensors
+    weights:str=None, # checkpoint: released .pth.tar, training checkpoint, .safetensors, or a name of embedded weights; default: the first of these
     out:str='poses.json', # COCO results to write
     draw:str=None, # folder for pictures with skeletons
     threshold:float=.01, # least score of people to draw and count; all are written

@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'Recipe', 'check_recipe', 'learning_rate', 'random_transfo
            'train_command']
 
 # %% ../nbs/10_training.ipynb #1bcb564c
-import json, math, os, sys, time
+import inspect, json, math, os, sys, time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -259,8 +259,10 @@ class Processes:
         module:nn.Module, # `TrainingStep`
     ) -> nn.Module: # on the device, and within DistributedDataParallel if there are several processes
         "A module whose gradients are averaged over all processes."
-        module = module.to(self.device)
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False) if self.world > 1 else module
+        module, ddp = module.to(self.device), nn.parallel.DistributedDataParallel
+        if self.world == 1: return module
+        new = 'forward_sync_buffers' in inspect.signature(ddp).parameters # what torch calls it from 2.13 on
+        return ddp(module, **{'forward_sync_buffers' if new else 'broadcast_buffers': False}) # batch norms stay each process's own
 
     def close(self):
         "End the conversation with the others."
