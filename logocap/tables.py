@@ -151,9 +151,11 @@ class Detector:
         workers:int=0, # processes that read pictures
         device:str=None, # cuda, mps or cpu; None: the fastest there is
         fresh:bool=False, # compute again what is there
+        limit:int=None, # the first images only, for a trial
     ):
         self.folder, self.cache, self.short_side, self.flip_test, self.scales = folder, Path(cache), short_side, flip_test, tuple(scales)
-        self.batch_size, self.workers, self.device, self.fresh, self.made, self.computed = batch_size, workers, check_device(device), fresh, set(), 0
+        self.batch_size, self.workers, self.device, self.fresh, self.limit = batch_size, workers, check_device(device), fresh, limit
+        self.made, self.computed = set(), 0 # files written by this object, pictures that went through a network
         self.last = None, None # checkpoint and network loaded last
 
     def load(self,
@@ -166,13 +168,10 @@ class Detector:
             self.last = weights, model if self.scales == (1,) else Scales(model, self.scales).eval()
         return self.last[1]
 
-    def parts(self,
-        all_images:bool=False, # images without annotated people too
-    ) -> list: # lists of image ids
-        "The split's images in parts of 500, those with annotated people first."
+    def image_ids(self, all_images=False):
+        "The images that count: those with annotated people (at first), or all."
         shown = self.folder.image_ids()
-        others = sorted(set(self.folder.coco.imgs) - set(shown)) if all_images else []
-        return [ids[i:i + 500] for ids in (shown, others) for i in range(0, len(ids), 500)]
+        return (shown + sorted(set(self.folder.coco.imgs) - set(shown)) if all_images else shown)[:self.limit]
 
 # %% ../nbs/11_tables.ipynb #89c6b47a
 def detection_file(
@@ -195,8 +194,9 @@ def detections_of(
     all_images:bool=False, # images without annotated people too
 ) -> dict: # level → detections in COCO's results format, by image id
     "Detections of a network on the split's images with annotated people, or on all: what is kept is read, what is missing is computed and kept."
-    found = {level: [] for level in levels}
-    for ids in detector.parts(all_images):
+    found, wanted = {level: [] for level in levels}, detector.image_ids(all_images)
+    shown = len(detector.image_ids())
+    for ids in (part[i:i + 500] for part in (wanted[:shown], wanted[shown:]) for i in range(0, len(part), 500)):
         files = {level: detection_file(detector, weights, ids, level) for level in levels}
         missing = tuple(level for level, f in files.items() if not f.is_file() or detector.fresh and f not in detector.made)
         if missing:
@@ -332,7 +332,7 @@ def measure_table1(
 ) -> tuple: # the content of table1.json, detections behind the rows of the first seed
     "Measure Table 1 over seeds."
     start, folder = time.time(), detector.folder
-    image_ids = folder.image_ids(annotated=not all_images)
+    image_ids = detector.image_ids(all_images)
     own, names = not baseline, [list(map(str, w)) for w in (baseline or weights, weights)]
     found, sides, per_seed, perfect, behind = {}, {}, {n: {} for n in paper_rows('table1')}, [], {}
     score = lambda results: average_precision(folder.coco, results, image_ids)
@@ -396,7 +396,7 @@ def measure_ablations(
 ) -> dict: # the content of ablations.json
     "Measure every row of the ablation table over seeds."
     start, folder, rows = time.time(), detector.folder, {}
-    image_ids = folder.image_ids(annotated=not all_images)
+    image_ids = detector.image_ids(all_images)
     for names, levels, mark in ((weights, tuple(ABLATION_ROWS), ''), (aligned, ('none', 'window', 'full'), ', aligned targets')):
         found = {str(w): detections_of(detector, w, levels, all_images) for w in names}
         for level in levels if names else ():
