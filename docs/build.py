@@ -3,6 +3,7 @@ import ast
 import contextlib
 import importlib
 import io
+import os
 import re
 import shutil
 import sys
@@ -119,6 +120,9 @@ def stage_cell(
     directives = dict((m[1], (m[2] or '').strip()) for m in re.finditer(r'^#\| *([\w-]+):?(.*)$', cell.source, re.M))
     tags = ['remove-cell'] * ('hide' in directives) + ['remove-input'] * (directives.get('echo') == 'false') + ['export'] * ('export' in directives)
     tags += ['hide-input'] * (directives.get('code-fold') == 'true') + ['remove-output'] * (directives.get('output') == 'false')
+    if not tags and not cell.outputs and len(cell.source.splitlines()) > 6 and re.search(r'^\s*(test_|assert )', cell.source, re.M):
+        tags = ['hide-input']  # long checks fold: they are for those who doubt
+        cell.metadata['mystnb'] = dict(code_prompt_show='Show the tests', code_prompt_hide='Hide the tests')
     if any(mime.startswith('image/') for o in cell.outputs for mime in o.get('data', {})):
         alt = picture_text(cell.source, above)
         if not alt: raise ValueError(f'{where}: a picture without a word; say what it shows in a line `#| fig-alt: …`')
@@ -170,6 +174,7 @@ def commands_page():
         module, function = target.split(':')
         said, argv = io.StringIO(), sys.argv
         sys.argv = [command, '--help']
+        os.environ['COLUMNS'] = '100'
         try:
             with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit): getattr(importlib.import_module(module), function)()
         finally: sys.argv = argv
@@ -197,12 +202,12 @@ def stored_tables(
     path:Path, # of a notebook
 ) -> str: # Markdown
     "The tables that a notebook shows without their code, `#| echo: false`, each under the words above its cell."
-    text, above = '', ''
-    for cell in nbformat.read(path, 4).cells:
+    text, above, nb = '', '', nbformat.read(path, 4)
+    for cell in nb.cells:
         if cell.cell_type == 'markdown': above = cell.source
         elif re.search(r'^#\| *echo: *false', cell.source, re.M) and (shown := [o for o in cell.outputs if o.output_type == 'stream' and TABLE.search(o.text)]):
             tables = ''.join(re.sub(r'^(?!\|)(.+)$', r'\n\1\n', o.text, flags=re.M) for o in shown)
-            text += f'## From [{path.stem}]({path.name})\n\n{last_words(above)}\n\n{tables}\n\n'
+            text += f'## From [{nb.cells[0].source.splitlines()[0].lstrip("# ")}]({path.name})\n\n{last_words(above)}\n\n{tables}\n\n'
     return text
 
 

@@ -191,9 +191,8 @@ def test_dark_mode_switches_and_stays(open_page, address):
     page = open_page(address + '05_kem.html', color_scheme='light')
     ground = '() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)'
     assert page.evaluate(ground) > 600
-    for _ in range(3):
-        if page.evaluate('document.documentElement.dataset.theme') == 'dark': break
-        page.locator('.theme-switch-button:visible').first.click()
+    page.locator('.theme-switch-button:visible').first.click()
+    page.locator('.theme-change-button[data-mode=dark]:visible').first.click()
     page.wait_for_function(f'({ground})() < 200')  # colours fade
     page.goto(address + 'api/kem.html')
     page.wait_for_function(f'({ground})() < 200')
@@ -264,6 +263,8 @@ def test_cells_become_what_their_directives_say():
     alt = lambda cell: cell.metadata['mystnb']['image']['alt']
     assert staged('#| export\nx = 1').metadata['tags'] == ['export'] and staged('#| export\nx = 1').source == 'x = 1'
     assert staged('#| hide\nx').metadata['tags'] == ['remove-cell']
+    tests = staged('x = 1\n' * 7 + 'test_eq(x, 1)')
+    assert tests.metadata['tags'] == ['hide-input'] and staged('test_eq(x, 1)').metadata['tags'] == staged('x = 1\n' * 9).metadata['tags'] == []
     assert alt(staged("#| fig-alt: Two lines.\nax.set(title='One')", '', picture)) == 'Two lines.'
     assert alt(staged("ax.set(title=f'loss {n}'); fig.suptitle('All of it')", '', picture)) == 'loss …; All of it'
     assert alt(staged('plot()', '## Head\n\nOther.\n\nWhat `it` [says](x.ipynb):', picture)) == 'What it says:'
