@@ -15,20 +15,23 @@ ifeq ($(DATA)$(WEIGHTS),)
 endif
 SPLIT ?= val2017
 OUT ?= tables
+PORT ?= 8000
 
-.PHONY: help tables test lab readme notebooks clean
+.PHONY: help tables test lab docs docs-serve readme notebooks clean
 help:
 	@echo 'make tables [DATA=folder WEIGHTS=file SPLIT=val2017 OUT=tables OPTIONS="..."]   regenerate Table 1'
 	@echo 'make test        export is up to date, notebooks run, commands work'
 	@echo 'make lab         open the notebooks in JupyterLab'
+	@echo 'make docs        the documentation site in _build/html, from the stored notebooks'
+	@echo 'make docs-serve  the same, shown at http://127.0.0.1:$(PORT)'
 	@echo 'make notebooks   run all notebooks, keep their outputs, export the package and README.md'
 	@echo 'make readme      README.md from nbs/index.ipynb'
-	@echo 'make clean       remove the virtual environment'
+	@echo 'make clean       remove the virtual environment and the built site'
 
 $(READY): settings.ini setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev,docs]'
 	touch $@
 
 tables: $(READY)
@@ -42,6 +45,12 @@ test: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab nbs/index.ipynb
 
+docs: $(READY)
+	$(BIN)/python docs/build.py
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
 notebooks: $(READY)
 	$(BIN)/nbdev_export
 	for n in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
@@ -53,4 +62,4 @@ readme: $(READY)
 	$(BIN)/python tests/readme.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) _build

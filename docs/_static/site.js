@@ -1,0 +1,15 @@
+// Pages opened from disk may not read one another: without the extracts, search works there too.
+if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
+// What scrolls must be reachable with the keyboard.
+const reach = () => document.querySelectorAll('.equation .scroll, .cell_output .output, .table-wrapper, pre, .pst-scrollable-table-container').forEach(e => {
+  if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
+});
+addEventListener('load', reach);
+addEventListener('resize', reach);
+
+// Names for those who hear the page: the search button's is what it shows, an arrow in the contents folds what is below it.
+addEventListener('DOMContentLoaded', () => {
+  document.querySelectorAll('.search-button-field').forEach(b => b.removeAttribute('aria-label'));
+  document.querySelectorAll('nav summary').forEach(s => { if (!s.innerText.trim()) s.setAttribute('aria-label', `Pages under ${s.closest('li').querySelector('a').innerText}`); });
+});

@@ -1,0 +1,275 @@
+"The documentation site: `python docs/build.py` writes _build/html from the notebooks as they are stored. Nothing is executed but `--help`."
+import ast
+import contextlib
+import importlib
+import io
+import os
+import re
+import shutil
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from urllib.parse import quote
+import nbformat
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+from api import module_page, names
+from conf import cfg
+
+PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 11: 'Results', 13: 'Play'}  # first floor → part
+MORE = {'Results': ['report', 'models'], 'Play': ['commands'], 'Reference': ['glossary', 'differences', 'api/index']}
+BLOB = f'{cfg["git_url"]}/blob/{cfg["branch"]}'
+TABLE = re.compile(r'(?:^\|.*\|\n)(?:^\|[-:| ]+\|\n)(?:^\|.*\|\n?)+', re.M)
+
+
+def slug(
+    title:str, # of a heading
+) -> str: # its anchor
+    "Anchors of headings: as GitHub makes them, but with the dots and capitals of names in code."
+    return re.sub(r'[^\w. -]', '', title).strip().replace(' ', '-') if re.fullmatch(r'[\w.]+', title) else re.sub(r'[^\w -]', '', title.lower()).strip().replace(' ', '-')
+
+
+def notebooks(): return sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
+
+
+def module_of(
+    nb, # a notebook
+): # the name of its module, or None
+    "The module that a notebook is exported to."
+    return next((m[1] for c in nb.cells if (m := re.search(r'#\| *default_exp (\w+)', c.source))), None)
+
+
+def doors(
+    path:str, # of a notebook, from the root
+) -> str: # Markdown
+    "Where else a notebook can be opened."
+    repo = cfg['git_url'].removeprefix('https://github.com/')
+    links = dict(Source=f'{BLOB}/{path}', Colab=f'https://colab.research.google.com/github/{repo}/blob/{cfg["branch"]}/{path}',
+                 Binder=f'https://mybinder.org/v2/gh/{repo}/{cfg["branch"]}?urlpath={quote("lab/tree/" + path, safe="")}')
+    return '{.doors}\n' + ' '.join(f'[{"Open in " * (name != "Source")}{name}]({url})' for name, url in links.items())
+
+
+def doclinks(
+    text:str, # Markdown
+    pages:dict, # public name → page of its module, from the root of the site
+    up:str='', # way to the root of the site
+) -> str: # the same, names of the package in backticks being links
+    "Names of the package linked to their description, in prose only: no headings, no code, no text of links."
+    link = lambda m: f'[`{m[1]}`]({up}{pages[m[2]]}#{m[2]})' if m[2] in pages else m[0]
+    parts = re.split(r'(```.*?```|^#.*?$|\[[^\]]*\]\([^)]*\)|\$\$.*?\$\$|<summary>.*?</summary>)', text, flags=re.S | re.M)
+    return ''.join(p if i % 2 else re.sub(r'(?<!`)`(([A-Za-z_][\w.]*)(?:\(\))?)`(?!`)', link, p) for i, p in enumerate(parts))
+
+
+def repository_links(
+    text:str, # Markdown
+    folder:str, # of the file it comes from, from the root
+) -> str: # the same, links to other files of the repository leading there
+    "Relative links to what is no page lead to the repository."
+    def link(m):
+        target = (ROOT/folder/m[2].split('#')[0]).resolve()
+        page = target.suffix == '.ipynb' and target.parent == ROOT/'nbs'
+        return m[0] if page or not target.is_relative_to(ROOT) else f'{m[1]}({BLOB}/{target.relative_to(ROOT).as_posix()})'
+    return re.sub(r'(?<!!)(\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)', link, text)
+
+
+def picture_text(
+    source:str, # of a code cell
+    above:str, # the Markdown above it
+) -> str: # what its pictures show
+    "The alternative text of a cell's pictures: its `#| fig-alt:`, else the titles that its code writes on them, else the last paragraph above it."
+    return titles(source) or re.sub(r'\[([^\]]*)\]\([^)]*\)|[`*$]', r'\1', last_words(above))
+
+
+def titles(
+    source:str, # of a code cell
+) -> str: # what its pictures show; may be empty
+    "What a cell says of its pictures itself: `#| fig-alt:`, or the titles in its code."
+    if given := re.search(r'^#\| *fig-alt: *(.+)$', source, re.M): return given[1].strip()
+    try: tree = ast.parse(re.sub(r'^[%!].*$', '', source, flags=re.M))
+    except SyntaxError: return ''
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call): continue
+        called = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+        values = [k.value for k in node.keywords if k.arg == 'title'] + (node.args[:1] if called in ('set_title', 'suptitle', 'title') else [])
+        for v in values:
+            parts = [v] if isinstance(v, ast.Constant) else v.values if isinstance(v, ast.JoinedStr) else []
+            words = ''.join(str(p.value) if isinstance(p, ast.Constant) else '…' for p in parts).strip()
+            if len(words) > 3 and words not in found: found.append(words)
+    return '; '.join(found)
+
+
+def table_outputs(
+    output, # of a cell
+) -> list: # the outputs to show instead
+    "Markdown tables that a cell printed, as tables."
+    if output.output_type != 'stream' or not TABLE.search(output.text): return [output]
+    display = lambda mime, text: nbformat.v4.new_output('display_data', {mime: text})
+    pieces = re.split(f'({TABLE.pattern})', output.text, flags=re.M)
+    return [display('text/markdown', p) if i % 2 else nbformat.v4.new_output('stream', text=p.strip('\n') + '\n') for i, p in enumerate(pieces) if p.strip()]
+
+
+def stage_cell(
+    cell, # of a notebook; changed in place
+    above:str, # the Markdown above it
+    where:str, # to name in an error
+):
+    "Directives of a code cell as tags, its pictures with alternative text; raises ValueError where there is none."
+    directives = dict((m[1], (m[2] or '').strip()) for m in re.finditer(r'^#\| *([\w-]+):?(.*)$', cell.source, re.M))
+    tags = ['remove-cell'] * ('hide' in directives) + ['remove-input'] * (directives.get('echo') == 'false') + ['export'] * ('export' in directives)
+    tags += ['hide-input'] * (directives.get('code-fold') == 'true') + ['remove-output'] * (directives.get('output') == 'false')
+    if not tags and not cell.outputs and len(cell.source.splitlines()) > 6 and re.search(r'^\s*(test_|assert )', cell.source, re.M):
+        tags = ['hide-input']  # long checks fold: they are for those who doubt
+        cell.metadata['mystnb'] = dict(code_prompt_show='Show the tests', code_prompt_hide='Hide the tests')
+    if any(mime.startswith('image/') for o in cell.outputs for mime in o.get('data', {})):
+        alt = picture_text(cell.source, above)
+        if not alt: raise ValueError(f'{where}: a picture without a word; say what it shows in a line `#| fig-alt: …`')
+        cell.metadata['mystnb'] = dict(image=dict(alt=alt))
+    cell.metadata['tags'] = tags
+    cell.outputs = [shown for o in cell.outputs for shown in table_outputs(o)]
+    cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
+
+
+def stage_notebook(
+    path:Path, # of the notebook
+    pages:dict, # public name → page of its module
+    equations:set, # numbers that have an anchor already; grows
+):
+    "A notebook as a page: a line of doors under its title, equations with anchors, names linked."
+    nb = nbformat.read(path, 4)
+    def number(m):
+        if m[2] in equations: return m[0]
+        equations.add(m[2])
+        return f'(eq-{m[2]})=\n{m[1]}'
+    above = ''
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type == 'code':
+            stage_cell(cell, above, f'{path.name}, cell {i}')
+            continue
+        above = cell.source
+        cell.source = re.sub(r'(^\$\$(?:(?!\$\$).)*?\\tag\{(\w+)\}.*?\$\$)', number, repository_links(doclinks(cell.source, pages), 'nbs'), flags=re.S | re.M)
+    head = nb.cells[0].source.split('\n\n', 2)
+    nb.cells[0].source = '\n\n'.join([*head[:2], doors(f'nbs/{path.name}'), *head[2:]])
+    nb.metadata['language_info'] = dict(name='python', pygments_lexer='python')
+    return nb
+
+
+def contents():
+    "The table of contents, {part: pages}."
+    parts = {}
+    for path in notebooks():
+        part = PARTS[max(f for f in PARTS if f <= int(path.name[:2]))]
+        parts.setdefault(part, []).append(path.stem)
+    for part, more in MORE.items(): parts[part] = [*parts.get(part, []), *more]
+    return parts
+
+
+def commands_page():
+    "Each command's own help, as it prints it."
+    text = '# The command line\n\nEvery option may be spelt with dashes or underscores. Bad input ends with one line and exit status 1.\n\n'
+    for line in cfg['console_scripts'].split():
+        command, target = line.split('=')
+        module, function = target.split(':')
+        said, argv = io.StringIO(), sys.argv
+        sys.argv = [command, '--help']
+        os.environ['COLUMNS'] = '100'
+        try:
+            with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit): getattr(importlib.import_module(module), function)()
+        finally: sys.argv = argv
+        if 'usage:' not in said.getvalue(): raise ValueError(f'{command} --help prints no help')
+        text += f'## {command}\n\n```text\n$ {command} --help\n{said.getvalue().strip()}\n```\n\n'
+    return text
+
+
+def models_page():
+    "The model cards, logocap/weights/README.md, or what stands in until there are any."
+    cards = ROOT/cfg['lib_name']/'weights/README.md'
+    if cards.is_file(): return repository_links(cards.read_text(encoding='utf-8'), cards.parent.relative_to(ROOT).as_posix())
+    return '# Models\n\nThe package brings no weights of its own yet. It runs on checkpoints in the released format; [the front page](index.ipynb) says where to get them.\n'
+
+
+def last_words(
+    text:str, # Markdown
+) -> str: # its last paragraph of prose, or nothing
+    "What stands directly above a cell."
+    words = re.sub(r'```.*?```|\$\$.*?\$\$', '', text, flags=re.S)
+    return next((p.strip() for p in reversed(re.split(r'\n\n+', words)) if p.strip() and not p.startswith(('#', '>', '|'))), '')
+
+
+def stored_tables(
+    path:Path, # of a notebook
+) -> str: # Markdown
+    "The tables that a notebook shows without their code, `#| echo: false`, each under the words above its cell."
+    text, above, nb = '', '', nbformat.read(path, 4)
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown': above = cell.source
+        elif re.search(r'^#\| *echo: *false', cell.source, re.M) and (shown := [o for o in cell.outputs if o.output_type == 'stream' and TABLE.search(o.text)]):
+            tables = ''.join(re.sub(r'^(?!\|)(.+)$', r'\n\1\n', o.text, flags=re.M) for o in shown)
+            text += f'## From [{nb.cells[0].source.splitlines()[0].lstrip("# ")}]({path.name})\n\n{last_words(above)}\n\n{tables}\n\n'
+    return text
+
+
+def report_page(
+    source:Path, # folder of the pages, for the figures
+) -> str: # Markdown
+    "The reproduction report: what `make tables` left in tables/ (its report.md, else all of it), or the tables in the stored notebooks."
+    text = '# Reproduction report\n\nTables and figures of the paper, made by this code, beside the paper\'s own numbers. '
+    folder = ROOT/'tables'
+    made = [folder/'report.md'] if (folder/'report.md').is_file() else sorted(folder.glob('*.md'))
+    if not made:
+        text += 'Nothing has been written to `tables/` where this page was built, so it shows what the notebooks hold; `make tables` measures anew.\n\n'
+        return text + ''.join(map(stored_tables, [ROOT/'nbs/index.ipynb', *notebooks()]))
+    text += 'They were found in `tables/` when this page was built.\n\n' + '\n\n'.join(re.sub(r'^(#+ )', r'#\1', f.read_text(encoding='utf-8'), flags=re.M) for f in made)
+    for file in sorted(p for p in folder.iterdir() if p.suffix in ('.png', '.svg')):
+        shutil.copy(file, source/f'report-{file.name}')
+        if f']({file.name})' in text: text = text.replace(f']({file.name})', f'](report-{file.name})')
+        else: text += f'\n\n## Figure: {file.stem}\n\n![The figure {file.stem}, drawn from the tables above](report-{file.name})\n'
+    return text
+
+
+def stage(
+    source:Path, # folder to write to; what was there goes
+):
+    "Everything that Sphinx reads."
+    shutil.rmtree(source, ignore_errors=True)
+    (source/'api').mkdir(parents=True)
+    rooms = {path: module_of(nbformat.read(path, 4)) for path in notebooks()}
+    rooms = {path: ROOT/cfg['lib_name']/f'{module}.py' for path, module in rooms.items() if module}
+    pages = {name: f'api/{file.stem}.md' for file in reversed(rooms.values()) for name in names(file)}
+    for path, file in rooms.items():
+        text = module_page(file, path.stem, f'{BLOB}/nbs/{path.name}')
+        (source/f'api/{file.stem}.md').write_text(text, encoding='utf-8')
+    listing = '\n'.join(f'- [`{file.stem}`]({file.stem}.md), from [{path.stem}](../{path.name})' for path, file in rooms.items())
+    tree = '```{toctree}\n:hidden:\n\n' + '\n'.join(f.stem for f in rooms.values()) + '\n```\n'
+    (source/'api/index.md').write_text(f'# The package\n\nOne module a notebook, in their order; each imports only from those above it.\n\n{listing}\n\n{tree}', encoding='utf-8')
+    equations = set()
+    for path in [*notebooks(), ROOT/'nbs/index.ipynb']:
+        nb = stage_notebook(path, pages, equations)
+        if path.stem == 'index':
+            trees = [f'```{{toctree}}\n:hidden:\n:caption: {part}\n\n' + '\n'.join(docs) + '\n```' for part, docs in contents().items()]
+            nb.cells.append(nbformat.v4.new_markdown_cell('\n\n'.join(trees)))
+        nbformat.write(nb, source/path.name)
+    written = dict(commands=commands_page(), models=models_page(), report=report_page(source))
+    for name in ('glossary', 'differences'): written[name] = (DOCS/f'{name}.md').read_text(encoding='utf-8')
+    for name, text in written.items(): (source/f'{name}.md').write_text(doclinks(text, pages), encoding='utf-8')
+
+
+def build(
+    out:Path, # folder to build in
+) -> int: # Sphinx's exit status
+    "The site in out/html; what Sphinx warns of is an error."
+    from sphinx.cmd.build import main
+    stage(out/'source')
+    shutil.rmtree(out/'html', ignore_errors=True)
+    return main(['-q', '-E', '-W', '--keep-going', '-b', 'html', '-c', str(DOCS), '-d', str(out/'doctrees'), str(out/'source'), str(out/'html')])
+
+
+if __name__ == '__main__':
+    parser = ArgumentParser(description='Build the documentation site.')
+    parser.add_argument('--out', type=Path, default=ROOT/'_build', help='folder to build in')
+    args = parser.parse_args()
+    status = build(args.out)
+    if not status: print(args.out/'html/index.html')
+    sys.exit(status)
