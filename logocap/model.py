@@ -34,29 +34,37 @@ def poses_from_fields(
     cmp:nn.Module, # the message passing
     size:tuple, # H, W of the network input
     level:str='full', # one of LEVELS or ABLATIONS
+    trim:bool=False, # only as many candidates as the busiest picture has; the others are not valid anyway
+    kept:dict=None, # stages that another level of the same fields has computed; grows
+    n:int=30, # N, candidates a picture
 ) -> dict: # centers B×N×3, initial B×N×17×2, poses B×N×17×3, scores B×N, valid B×N; mesh and kam unless level is none
     "All stages of Fig. 3 behind the convolutions; poses in input px; raises ValueError for an unknown level."
     if level not in (*LEVELS, *ABLATIONS): raise ValueError(f'level {level!r}: there are {", ".join((*LEVELS, *ABLATIONS))}')
-    up = upsample(heatmaps, size)
-    centers, valid = find_centers(up[:, 17])
-    initial = initial_poses(centers, offsets)
+    kept = {} if kept is None else kept
+    def once(name, make): return kept[name] if name in kept else kept.setdefault(name, make())
+    up = once('up', lambda: upsample(heatmaps, size))
+    centers, valid = once('centers', lambda: find_centers(up[:, 17], n))
+    if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first, so those that count come first
+    initial = once('initial', lambda: initial_poses(centers, offsets))
     stages = dict(centers=centers, initial=initial)
     if level == 'none': poses = score_poses(up, initial, centers)
     else:
-        mesh = local_mesh(initial)
-        kam = attraction_maps(cmp, local_kem(embedding, mesh))
+        mesh = once('mesh', lambda: local_mesh(initial))
+        kam = once('kam', lambda: attraction_maps(cmp, local_kem(embedding, mesh)))
         stages.update(mesh=mesh, kam=kam)
         if level == 'partial': poses = attract_locally(kam, mesh, centers)
         else:
             options = dict(ABLATIONS.get(level, {}))
             side, alone = options.pop('side', 97), options.pop('alone', False)
-            poses = adapt(global_kem(up, global_mesh(initial, side)), None if alone else kam, initial, centers, **options)
+            poses = adapt(once(f'kem {side}', lambda: global_kem(up, global_mesh(initial, side))), None if alone else kam, initial, centers, **options)
     scores = pose_scores(poses)
     return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0))
 
 # %% ../nbs/09_model.ipynb #ab5772c0
 class Network(nn.Module):
     "LOGO-CAP's network (Fig. 3): pictures B×3×H×W → every stage up to the poses B×N×17×3, in input px."
+    candidates = 30 # N, people looked at in a picture
+
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps (48 in the released W48)
@@ -93,7 +101,7 @@ class Network(nn.Module):
     ) -> dict: # stage → tensor
         "All stages by name: heatmaps, offsets, embedding, and those of `poses_from_fields`."
         heatmaps, offsets, embedding = self.fields(images, flip_test)
-        stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level)
+        stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level, n=self.candidates)
         return dict(heatmaps=heatmaps, offsets=offsets, embedding=embedding, **stages)
 
 # %% ../nbs/09_model.ipynb #3944ee78
@@ -121,6 +129,7 @@ def read_checkpoint(
     tensors, about = read_safetensors(file)
     side = about.get('short_side', '512')
     if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
+    if not about.get('candidates', '30').isdecimal() or about.get('candidates') == '0': raise ValueError(f'{file}: names {about["candidates"]!r} candidates, not a number of people')
     return tensors, about
 
 def read_widths(
@@ -177,9 +186,9 @@ def detect(
     parameter, found = next(network.parameters()), {}
     back = invert_affine(matrices.to(parameter.device))[:, None, None]
     with torch.inference_mode():
-        fields = network.fields(inputs.to(parameter), flip_test)
+        fields, kept = network.fields(inputs.to(parameter), flip_test), {}
         for level in levels:
-            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level)
+            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level, True, kept, network.candidates)
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']).cpu().numpy()
             xy = transform_points(out['poses'][..., :2], back)
             poses, scores = torch.cat([xy, out['poses'][..., 2:]], -1).cpu().numpy(), out['scores'].cpu().numpy()
@@ -204,16 +213,17 @@ class LogoCap(Network):
         with torch.device('meta'): model = cls(**widths)
         load_strictly(model, tensors, file)
         model.short_side = int(about.get('short_side', 640 if widths['width'] == 48 else 512))
+        model.candidates = int(about.get('candidates', 30))
         return model.to(device or 'cpu').eval()
 
     def save_pretrained(self,
         file, # .safetensors
         half:bool=False, # kernels in float16; vectors (batch norms, biases) stay float32
     ):
-        "Write the weights and the short side they were made for, whole or not at all."
+        "Write the weights, the short side they were made for and the number of candidates, whole or not at all."
         from safetensors.torch import save_file
         tensors = {n: (t.half() if half and t.dim() > 1 else t).contiguous() for n, t in self.state_dict().items()}
-        with whole_file(file) as part: save_file(tensors, part, {'short_side': str(self.short_side)})
+        with whole_file(file) as part: save_file(tensors, part, {'short_side': str(self.short_side), 'candidates': str(self.candidates)})
 
     def predict(self,
         images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
