@@ -35,23 +35,28 @@ def poses_from_fields(
     cmp:nn.Module, # the message passing
     size:tuple, # H, W of the network input
     level:str='full', # one of LEVELS or ABLATIONS
+    trim:bool=False, # only as many candidates as the busiest picture has; the others are not valid anyway
+    kept:dict=None, # stages that another level of the same fields has computed; grows
 ) -> dict: # centers B×N×3, initial B×N×17×2, poses B×N×17×3, scores B×N, valid B×N; mesh and kam unless level is none
     "All stages of Fig. 3 behind the convolutions; poses in input px; raises ValueError for an unknown level."
     if level not in (*LEVELS, *ABLATIONS): raise ValueError(f'level {level!r}: there are {", ".join((*LEVELS, *ABLATIONS))}')
-    up = upsample(heatmaps, size)
-    centers, valid = find_centers(up[:, 17])
-    initial = initial_poses(centers, offsets)
+    kept = {} if kept is None else kept
+    def once(name, make): return kept[name] if name in kept else kept.setdefault(name, make())
+    up = once('up', lambda: upsample(heatmaps, size))
+    centers, valid = once('centers', lambda: find_centers(up[:, 17]))
+    if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first, so those that count come first
+    initial = once('initial', lambda: initial_poses(centers, offsets))
     stages = dict(centers=centers, initial=initial)
     if level == 'none': poses = score_poses(up, initial, centers)
     else:
-        mesh = local_mesh(initial)
-        kam = attraction_maps(cmp, local_kem(embedding, mesh))
+        mesh = once('mesh', lambda: local_mesh(initial))
+        kam = once('kam', lambda: attraction_maps(cmp, local_kem(embedding, mesh)))
         stages.update(mesh=mesh, kam=kam)
         if level == 'partial': poses = attract_locally(kam, mesh, centers)
         else:
             options = dict(ABLATIONS.get(level, {}))
             side, alone = options.pop('side', 97), options.pop('alone', False)
-            poses = adapt(global_kem(up, global_mesh(initial, side)), None if alone else kam, initial, centers, **options)
+            poses = adapt(once(f'kem {side}', lambda: global_kem(up, global_mesh(initial, side))), None if alone else kam, initial, centers, **options)
     scores = pose_scores(poses)
     return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0))
 
@@ -182,9 +187,9 @@ def detect(
     parameter, found = next(network.parameters()), {}
     back = invert_affine(matrices.to(parameter.device))[:, None, None]
     with torch.inference_mode():
-        fields = network.fields(inputs.to(parameter), flip_test)
+        fields, kept = network.fields(inputs.to(parameter), flip_test), {}
         for level in levels:
-            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level)
+            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level, True, kept)
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']).cpu().numpy()
             xy = transform_points(out['poses'][..., :2], back)
             poses, scores = torch.cat([xy, out['poses'][..., 2:]], -1).cpu().numpy(), out['scores'].cpu().numpy()

@@ -150,3 +150,20 @@ def test_fast_scorer_equals_pycocotools(coco_mini, parity):
     ids = folder.image_ids()
     ours = weighted_ap(image_matches(folder.coco, results, ids), np.ones((1, len(ids))))[0]
     assert abs(ours - average_precision(folder.coco, results, ids)['AP']) < 1e-9
+
+
+def test_what_levels_share_changes_nothing(parity):
+    "Candidates that do not count left out, and stages of one level used for the next: the same poses."
+    import torch
+    from logocap.coco import CocoFolder, network_input
+    from logocap.model import ABLATIONS, LEVELS, LogoCap, poses_from_fields
+    model, folder, kept = LogoCap.from_pretrained(parity/'w8.pth.tar'), CocoFolder(parity/'coco'), {}
+    x, _ = network_input(folder.image_path(folder.image_ids()[0]), 128)
+    with torch.inference_mode():
+        fields = model.fields(x[None])
+        for level in (*LEVELS, *ABLATIONS):
+            whole, quick = poses_from_fields(*fields, model.cmp, x.shape[-2:], level), poses_from_fields(*fields, model.cmp, x.shape[-2:], level, True, kept)
+            n = quick['valid'].shape[1]
+            assert not whole['valid'][:, n:].any() and torch.equal(whole['valid'][:, :n], quick['valid'])
+            near = (whole['poses'][:, :n] - quick['poses'])[quick['valid']].abs() < 1e-2
+            assert near.float().mean() >= .99, level  # two equal maxima may change places
