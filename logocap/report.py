@@ -5,7 +5,6 @@
 # %% auto #0
 __all__ = ['ERRORS', 'ERROR_NOTE', 'PARTS', 'keypoint_errors', 'match_greedily', 'count_errors', 'measure_errors', 'error_lines',
            'show_errors', 'refinement', 'measure_figure4', 'show_figure4', 'figure4_json', 'save_figure', 'report_page',
-           'part_table1', 'part_ablations', 'part_intervals', 'part_errors', 'part_figure2', 'part_figure4',
            'choose_networks', 'occluded_detectors', 'tables_command', 'make_parts', 'data_command']
 
 # %% ../nbs/11c_report.ipynb #280001f5
@@ -17,7 +16,7 @@ from fastcore.script import Param
 from .coco import (FLIP, KEYPOINTS, CocoFolder, check_output, invert_affine, keypoint_similarity, network_input, oks, read_image, show_poses,
                           transform_points, whole_file, write_json, write_text)
 from .center_offset import suppress_duplicates
-from .model import command, embedded_weights
+from .model import command, embedded_weights, poses_from_fields
 from .tables import (Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of,
                             own_data, paper, provenance, table1_lines, table1_note, write_table, write_table1)
 from .compare import (folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, named_files, paired_bootstrap,
@@ -132,14 +131,13 @@ def refinement(
     "A picture's poses, and the person and keypoint whose similarity to the truth changed most between initial and final pose."
     x, matrix = network_input(image, model.short_side)
     device, back = next(model.parameters()).device, invert_affine(matrix)
-    with torch.inference_mode(): out = model(x[None].to(device), flip_test)
+    with torch.inference_mode(): out = poses_from_fields(*model.fields(x[None].to(device), flip_test), model.cmp, x.shape[-2:])
     keep = suppress_duplicates(out['poses'], out['scores'], out['valid'])[0].cpu()
     before, after = (transform_points(out[stage][0].cpu()[keep][..., :2], back) for stage in ('initial', 'poses'))
     scores = out['scores'][0].cpu()[keep]
     poses = torch.cat([after, scores[:, None, None].expand(-1, 17, 1)], -1)
-    match = [(n, m) for n, m in enumerate(match_greedily(oks(after[scores.argsort(descending=True)][:, None], people, areas)))]
-    order = scores.argsort(descending=True).tolist()
-    pairs = [(order[n], m) for n, m in match if m >= 0]
+    order = scores.argsort(descending=True)
+    pairs = [(n, m) for n, m in zip(order.tolist(), match_greedily(oks(after[order][:, None], people, areas))) if m >= 0]
     if not pairs: return dict(poses=poses, pair=None)
     both = [torch.stack([keypoint_similarity(p[n], people[m, :, :2], areas[m]) * (people[m, :, 2] > 0) for n, m in pairs]) for p in (before, after)]
     person, keypoint = divmod(int((both[1] - both[0]).abs().argmax()), 17)
@@ -181,7 +179,12 @@ def show_figure4(
         below.set_title(f'{KEYPOINTS[k].replace("_", " ")}: {pair["similarity"][0]:.2f} → {pair["similarity"][1]:.2f}', fontsize=9)
     axes[1, 0].legend(fontsize=7, facecolor='.6')
 
-def figure4_json(measured): return dict(measured, pictures=[dict(image_id=s['image_id'], **({} if s['pair'] is None else dict(keypoint=KEYPOINTS[s['pair']['keypoint']], similarity=s['pair']['similarity']))) for s in measured['pictures']])
+def figure4_json(
+    measured:dict, # as `measure_figure4` returns it
+) -> dict: # plain text and numbers
+    "What Figure 4 says, without what it draws."
+    said = lambda pair: {} if pair is None else dict(keypoint=KEYPOINTS[pair['keypoint']], similarity=pair['similarity'])
+    return dict(measured, pictures=[dict(image_id=s['image_id'], **said(s['pair'])) for s in measured['pictures']])
 
 # %% ../nbs/11c_report.ipynb #53536b7f
 _STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}'
@@ -215,20 +218,21 @@ def report_page(
     return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>LOGO-CAP, its tables</title><style>{_STYLE}</style>'
             '<h1>The tables and figures of LOGO-CAP</h1>' + ''.join(section(*p) for p in parts) + contradictions + '</html>\n')
 
-# %% ../nbs/11c_report.ipynb #19adcaec
-def part_table1(detector, networks, out, all_images=False):
+# %% ../nbs/11c_report.ipynb #9906bc31
+def _part_table1(detector, networks, out, all_images=False):
     "Table 1 and the figure of the bound."
     table, behind = measure_table1(detector, networks['weights'], networks['baseline'], all_images)
     write_table1(table, behind, out)
     return 'Table 1', table1_lines(table), table1_note(table), out/'bound.png', table['provenance']
 
-def part_ablations(detector, networks, out, all_images=False):
+def _part_ablations(detector, networks, out, all_images=False):
     "The ablation table."
-    table, lines, note = (made := measure_ablations(detector, networks['weights'], networks['aligned'], all_images)), ablation_lines(made), 'One piece at a time, at test time; the last column is the difference in AP to the full method of the same network.'
+    table = measure_ablations(detector, networks['weights'], networks['aligned'], all_images)
+    lines, note = ablation_lines(table), 'One piece at a time, at test time; the last column is the difference in AP to the full method of the same network.'
     write_table(out, 'ablations', 'Ablations', lines, note, table)
     return 'Ablations', lines, note, None, table['provenance']
 
-def part_intervals(detector, networks, out, draws=1000):
+def _part_intervals(detector, networks, out, draws=1000):
     "Differences in AP with 95 % intervals over draws of images."
     start, ids, rows = time.time(), detector.image_ids(), {}
     run = lambda kind, level: [detections_of(detector, w, (level,))[level] for w in networks[kind]]
@@ -241,8 +245,8 @@ def part_intervals(detector, networks, out, draws=1000):
     write_table(out, 'intervals', 'Differences', lines, note, dict(rows=rows, provenance=record))
     return 'Differences', lines, note, None, record
 
-# %% ../nbs/11c_report.ipynb #4ee2c7d5
-def part_errors(detector, networks, out):
+# %% ../nbs/11c_report.ipynb #fc797e65
+def _part_errors(detector, networks, out):
     "The error analysis, as table and figure."
     from matplotlib.figure import Figure
     made = measure_errors(detector, networks)
@@ -252,7 +256,7 @@ def part_errors(detector, networks, out):
     write_table(out, 'errors', 'What goes wrong', error_lines(made), ERROR_NOTE, made)
     return 'What goes wrong', error_lines(made), ERROR_NOTE, out/'errors.png', made['provenance']
 
-def part_figure2(detector, networks, out):
+def _part_figure2(detector, networks, out):
     "Figure 2, with its points."
     from matplotlib.figure import Figure
     made = measure_speed(detector, networks['weights'][0])
@@ -263,7 +267,7 @@ def part_figure2(detector, networks, out):
     note = f'Right: {networks["weights"][0]}, {made["points"][0]["images"]} images; median of single pictures, from network input to poses.'
     return 'Figure 2', None, note, out/'figure2.png', made['provenance']
 
-def part_figure4(detector, networks, out):
+def _part_figure4(detector, networks, out):
     "Figure 4, with the similarities that stand in it."
     from matplotlib.figure import Figure
     made = measure_figure4(detector, networks['weights'][0])
@@ -294,7 +298,7 @@ def occluded_detectors(
     import copy
     def at(folder):
         other = copy.copy(detector)
-        other.folder = folder
+        other.folder, other.computed = folder, 0
         return other
     if ochuman: return {f'{s} here': at(open_split(ochuman, s)) for s in folder_splits(ochuman) if s in ('val', 'test')}
     if 'ochuman' in detector.folder.annotation_file.name: return {f'{detector.folder.split} here': detector}
@@ -356,11 +360,11 @@ def make_parts(
     def numbered(n, lines, note, content):
         write_table(out, f'table{n}', f'Table {n}', lines, note, content)
         return f'Table {n}', lines, note, None, content['provenance']
-    parts = {'1': lambda: part_table1(detector, networks, out, all_images), 'ablations': lambda: part_ablations(detector, networks, out, all_images),
-             'intervals': lambda: part_intervals(detector, networks, out), '2': lambda: numbered(2, *measure_table2(detector, networks, results.get('', {}))),
+    parts = {'1': lambda: _part_table1(detector, networks, out, all_images), 'ablations': lambda: _part_ablations(detector, networks, out, all_images),
+             'intervals': lambda: _part_intervals(detector, networks, out), '2': lambda: numbered(2, *measure_table2(detector, networks, results.get('', {}))),
              '3': lambda: numbered(3, *measure_table3(occluded_detectors(detector, data, ochuman), networks, results)),
-             '4': lambda: numbered(4, *table4(speed or read_speed(None))), 'errors': lambda: part_errors(detector, networks, out),
-             'figure2': lambda: part_figure2(detector, networks, out), 'figure4': lambda: part_figure4(detector, networks, out)}
+             '4': lambda: numbered(4, *table4(speed or read_speed(None))), 'errors': lambda: _part_errors(detector, networks, out),
+             'figure2': lambda: _part_figure2(detector, networks, out), 'figure4': lambda: _part_figure4(detector, networks, out)}
     if table == 'test-dev':
         found = detections_of(detector, networks['weights'][0], ('full',), True)['full']
         return print(f'for the test server: {write_submission(found, detector.image_ids(True), out, name)}')
