@@ -144,7 +144,7 @@ def refinement(
     n, m = pairs[person]
     return dict(poses=poses, pair=dict(before=before[n], after=after[n], truth=people[m], keypoint=keypoint, similarity=[float(b[person, keypoint]) for b in both]))
 
-# %% ../nbs/11c_report.ipynb #41527bcf
+# %% ../nbs/11c_report.ipynb #55896ce4
 def measure_figure4(
     detector:Detector, # with folder and options
     weights, # checkpoint or name of embedded weights
@@ -156,6 +156,7 @@ def measure_figure4(
     shown = [dict(image_id=i, **refinement(model, detector.folder.image_path(i), *detector.folder.people(i)[:2], detector.flip_test)) for i in dict.fromkeys(chosen)]
     return dict(pictures=shown, provenance=provenance(detector, [weights], len(shown), options_of(detector, model.short_side), time.time() - start))
 
+# %% ../nbs/11c_report.ipynb #d56a3eb0
 def show_figure4(
     measured:dict, # as `measure_figure4` returns it
     folder:CocoFolder, # the split

@@ -104,14 +104,14 @@ def test_wrong_order_of_keypoints(run, ochuman, tiny, tmp_path):
     assert done.returncode == 1 and "not in COCO's order" in done.stdout and '23 images, the data set has 2,500' in done.stdout
 
 
-def test_test_dev(run, coco_mini, tiny, tmp_path):
+def test_test_dev(run, coco_mini, parity, tmp_path):
     "Pictures without annotations become a zip that the server takes."
     data = json.loads((coco_mini/'annotations/person_keypoints_val2017.json').read_text())
     data.pop('annotations')
     (tmp_path/'annotations').mkdir()
     (tmp_path/'annotations/image_info_test-dev2017.json').write_text(json.dumps(data))
     shutil.copytree(coco_mini/'val2017', tmp_path/'test2017')
-    args = ('--table', 'test-dev', '--data', tmp_path, '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--limit', 3, '--name', 'tiny', '--out', tmp_path/'out')
+    args = ('--table', 'test-dev', '--data', tmp_path, '--weights', parity/'w8.pth.tar', '--short-side', 256, '--no-flip-test', '--device', 'cpu', '--limit', 3, '--name', 'tiny', '--out', tmp_path/'out')
     done = run('logocap-tables', *args)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(tmp_path/'out/person_keypoints_test-dev2017_tiny_results.zip') as z:
