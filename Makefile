@@ -4,22 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# The main job runs on what DATA= and WEIGHTS= name; without them on the reference folder, where it is present.
-REFERENCE := ../shared/parity
-ifeq ($(DATA)$(WEIGHTS),)
-  ifneq ($(wildcard $(REFERENCE)/w8.pth.tar),)
-    DATA := $(REFERENCE)/coco
-    WEIGHTS := $(REFERENCE)/w8.pth.tar
-    OPTIONS ?= --short-side 256 --no-flip-test
-  endif
-endif
-SPLIT ?= val2017
+# The main job runs on what DATA= and WEIGHTS= name; without them on the embedded drawn people and weights.
+TABLE ?= all
 OUT ?= tables
 PORT ?= 8000
 
 .PHONY: help tables test lab docs docs-serve readme notebooks clean
 help:
-	@echo 'make tables [DATA=folder WEIGHTS=file SPLIT=val2017 OUT=tables OPTIONS="..."]   regenerate Table 1'
+	@echo 'make tables      every table and figure, and a report of them, on the embedded drawn people'
+	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables OPTIONS="..."]'
 	@echo 'make test        export is up to date, notebooks run, commands work'
 	@echo 'make lab         open the notebooks in JupyterLab'
 	@echo 'make docs        the documentation site in _build/html, from the stored notebooks'
@@ -35,8 +28,7 @@ $(READY): settings.ini setup.py
 	touch $@
 
 tables: $(READY)
-	@test -n '$(DATA)' -a -n '$(WEIGHTS)' || { echo 'make tables: name a folder and a checkpoint: make tables DATA=coco WEIGHTS=file (see README.md)' >&2; exit 1; }
-	$(BIN)/logocap-tables --table 1 --data '$(DATA)' --split '$(SPLIT)' --weights '$(WEIGHTS)' --out '$(OUT)' $(OPTIONS)
+	$(BIN)/logocap-tables --table '$(TABLE)' $(if $(DATA),--data '$(DATA)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(WEIGHTS),--weights $(WEIGHTS)) --out '$(OUT)' $(OPTIONS)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2

@@ -92,7 +92,8 @@ class Scales(nn.Module):
         scales:tuple, # 0.5, 1 and 2, say; must make multiples of 32 px
     ):
         super().__init__()
-        self.network, self.scales, self.cmp, self.short_side = network, scales, network.cmp, network.short_side
+        self.network, self.scales = network, scales
+        self.cmp, self.short_side, self.widths = network.cmp, network.short_side, network.widths
 
     def fields(self,
         images:torch.Tensor, # B×3×H×W
@@ -164,11 +165,13 @@ class Detector:
         "The network, on its device; its short side is the one in use; raises as `LogoCap.from_pretrained` does."
         if self.last[0] != weights:
             model = LogoCap.from_pretrained(weights, self.device)
-            model.short_side = self.short_side or model.short_side
+            model.short_side = model.short_side if self.short_side is None else self.short_side
             self.last = weights, model if self.scales == (1,) else Scales(model, self.scales).eval()
         return self.last[1]
 
-    def image_ids(self, all_images=False):
+    def image_ids(self,
+        all_images:bool=False, # images without annotated people too
+    ) -> list: # ids
         "The images that count: those with annotated people (at first), or all."
         shown = self.folder.image_ids()
         return (shown + sorted(set(self.folder.coco.imgs) - set(shown)) if all_images else shown)[:self.limit]
@@ -334,7 +337,7 @@ def measure_table1(
     start, folder = time.time(), detector.folder
     image_ids = detector.image_ids(all_images)
     own, names = not baseline, [list(map(str, w)) for w in (baseline or weights, weights)]
-    found, sides, per_seed, perfect, behind = {}, {}, {n: {} for n in paper_rows('table1')}, [], {}
+    sides, per_seed, perfect, behind = {}, {n: {} for n in paper_rows('table1')}, [], {}
     score = lambda results: average_precision(folder.coco, results, image_ids)
     for n, w in enumerate(names[0]):
         found, side = detections_of(detector, w, ('none', 'full') if own else ('none',), all_images), detector.load(w).short_side

@@ -1,0 +1,169 @@
+"Every way to the tables, as a user types it: several seeds, other methods' results, OCHuman's layout, the test server's file, bad input."
+import json
+import shutil
+import zipfile
+import pytest
+from conftest import ROOT
+from test_commands import fails
+from logocap.tables import paper, paper_rows, quoted_differences
+
+SMALL = ('--short-side', 64, '--device', 'cpu', '--limit', 2)
+
+
+def test_paper_tables():
+    "The file has every row of the paper, and agrees with the differences and figures that its text quotes."
+    assert paper() == json.loads((ROOT/'data/paper_tables.json').read_text(encoding='utf-8'))
+    assert [len(paper_rows(f'table{n}')) for n in (1, 2, 3, 4)] == [3, 15, 9, 7]
+    wrong = {claim: (said, given) for claim, said, given in quoted_differences() if said != given}
+    assert wrong == {'LOGO-CAP-W48 over AE-W48, test-dev': (2.5, 2.4)} and '2.4' in paper()['contradictions'][0]
+    assert len(quoted_differences()) == 10
+    for q in paper()['quoted']: assert paper_rows(q['table'])[q['row']][q['column']]['AP'] == q['AP']
+    for name in ('HGG', 'SimplePose'): assert paper_rows('table2')[name]['mark'] == {'test-dev': '†'}
+    rescoring = {n: r['rescoring'] for n, r in paper_rows('table2').items() if 'rescoring' in r}
+    assert rescoring == {'DEKR-W32-rescored': True, 'DEKR-W48-rescored': True, 'DEKR-W32': False, 'DEKR-W48': False}
+    for table in ('table2', 'table3'):
+        for row in paper_rows(table).values():
+            for split in paper()['tables'][table]['columns']:
+                cells = row[split]
+                assert all(0 < v < 100 for v in cells.values()), row['name']
+                if 'AP50' in cells: assert cells['AP50'] > cells['AP75'] > cells['AP'] and (row['name'] == 'HGG' and split == 'val' or cells['APM'] < cells['APL'])
+    for row in paper_rows('table4').values():
+        assert row['fps'] == pytest.approx(1000 / row['ms'], rel=.01) and row['AP'] == paper_rows('table2')[row['name']]['val']['AP']
+    assert set(map(str, (c for t in (2, 3, 4) for r in paper_rows(f'table{t}').values() for c in r['citation']))) <= set(paper()['citations'])
+
+
+def test_two_seeds_and_a_baseline(run, coco_mini, tiny, tmp_path):
+    shutil.copy(tiny, tmp_path/'other.safetensors')
+    args = ('--data', coco_mini, '--weights', tiny, tmp_path/'other.safetensors', '--baseline', tiny, *SMALL, '--out', tmp_path/'out')
+    done = run('logocap-tables', *args)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((tmp_path/'out/table1.json').read_text())
+    assert len(first['per_seed']['LOGO-CAP']) == 2 and len(first['per_seed']['Baseline']) == 1 and first['baseline'] == 'trained alone'
+    assert first['spread']['LOGO-CAP']['AP'] == 0 and first['spread']['Baseline'] is None and '± 0.0' in done.stdout
+    assert first['provenance']['options']['flip_test'] and first['provenance']['detected_now'] > 0
+    assert run('logocap-tables', *args).returncode == 0
+    again = json.loads((tmp_path/'out/table1.json').read_text())
+    assert again['rows'] == first['rows'] and again['provenance']['detected_now'] == 0
+    assert run('logocap-tables', *args, '--fresh').returncode == 0
+    fresh = json.loads((tmp_path/'out/table1.json').read_text())
+    assert fresh['rows'] == first['rows'] and fresh['provenance']['detected_now'] > 0
+
+
+def test_results_of_another_method(run, parity, tiny, tmp_path):
+    "The recorded detections of the released implementation, as another method's: its AP comes out."
+    done = run('logocap-tables', '--table', 2, '--data', parity/'coco', '--weights', tiny, '--short-side', 64, '--no-flip-test', '--device', 'cpu',
+               '--results', f'DEKR-W32={parity/"detections-full-noflip.json"}', f'mine={parity/"detections-full-noflip.json"}', '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path/'table2.json').read_text())
+    assert abs(made['here']['DEKR-W32']['mean']['AP'] - 80.96) < .3 and made['here']['mine'] == made['here']['DEKR-W32']
+    assert made['provenance']['results']['mine']['sha256']
+    text = (tmp_path/'table2.md').read_text()
+    assert text.count('reported') == 14 and 'not COCO val2017' in text and '67.6†' in text
+    assert r'\toprule' in (tmp_path/'table2.tex').read_text() and r'67.6$^\dagger$' in (tmp_path/'table2.tex').read_text()
+
+
+def test_several_scales(run, parity, tmp_path):
+    done = run('logocap-tables', '--data', parity/'coco', '--weights', parity/'w8.pth.tar', '--short-side', 256, '--no-flip-test', '--scales', '0.5', '1', '2',
+               '--limit', 1, '--device', 'cpu', '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path/'table1.json').read_text())['provenance']['options']['scales'] == [.5, 1, 2]
+
+
+@pytest.fixture(scope='module')
+def ochuman(coco_mini, tmp_path_factory):
+    "Photographs in OCHuman's layout."
+    root = tmp_path_factory.mktemp('ochuman')
+    shutil.copytree(coco_mini/'val2017', root/'images')
+    shutil.copy(coco_mini/'annotations/person_keypoints_val2017.json', root/'ochuman_coco_format_val_range_0.00_1.00.json')
+    return root
+
+
+def test_ochuman(run, ochuman, tiny, tmp_path):
+    done = run('logocap-tables', '--table', 3, '--data', ochuman, '--split', 'val', '--ochuman', ochuman, '--weights', tiny, *SMALL, '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path/'table3.json').read_text())
+    assert list(made['here']) == ['val here'] and list(made['here']['val here']) == ['LOGO-CAP-W4']
+    assert '23 images, OCHuman 2,500' in (tmp_path/'table3.md').read_text() and len(made['paper']) == 9
+
+
+def test_occluded_split_in_place_of_ochuman(run, tiny, tmp_path):
+    done = run('logocap-tables', '--table', 3, '--weights', tiny, *SMALL, '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path/'table3.json').read_text())['here']) == ['occluded here'] and "in OCHuman's place" in done.stdout
+    assert not json.loads((tmp_path/'table3.json').read_text())['provenance']['occluded here']['options']['flip_test']
+
+
+def test_wrong_order_of_keypoints(run, ochuman, tiny, tmp_path):
+    shutil.copytree(ochuman, tmp_path/'o')
+    file = tmp_path/'o/ochuman_coco_format_val_range_0.00_1.00.json'
+    data = json.loads(file.read_text())
+    data['categories'][0]['keypoints'].reverse()
+    file.write_text(json.dumps(data))
+    fails(run('logocap-tables', '--table', 3, '--data', tmp_path/'o', '--split', 'val', '--weights', tiny, *SMALL, '--out', tmp_path/'out'), "not in COCO's order", 'logocap-tables')
+    done = run('logocap-data', tmp_path/'o', '--no-pictures')
+    assert done.returncode == 1 and "not in COCO's order" in done.stdout and '23 images, the data set has 2,500' in done.stdout
+
+
+def test_test_dev(run, coco_mini, parity, tmp_path):
+    "Pictures without annotations become a zip that the server takes."
+    data = json.loads((coco_mini/'annotations/person_keypoints_val2017.json').read_text())
+    data.pop('annotations')
+    (tmp_path/'annotations').mkdir()
+    (tmp_path/'annotations/image_info_test-dev2017.json').write_text(json.dumps(data))
+    shutil.copytree(coco_mini/'val2017', tmp_path/'test2017')
+    args = ('--table', 'test-dev', '--data', tmp_path, '--weights', parity/'w8.pth.tar', '--short-side', 256, '--no-flip-test', '--device', 'cpu', '--limit', 3, '--name', 'tiny', '--out', tmp_path/'out')
+    done = run('logocap-tables', *args)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path/'out/person_keypoints_test-dev2017_tiny_results.zip') as z:
+        assert z.namelist() == ['person_keypoints_test-dev2017_tiny_results.json']
+        rows = json.loads(z.read(z.namelist()[0]))
+    assert rows and set(rows[0]) == {'image_id', 'category_id', 'keypoints', 'score'} and {r['category_id'] for r in rows} == {1}
+    assert {r['image_id'] for r in rows} <= {i['id'] for i in data['images']}
+
+
+def test_data(run, coco_mini, tmp_path):
+    done = run('logocap-data', ROOT/'data/people')
+    assert done.returncode == 0 and 'val: sound, 300 images' in done.stdout and 'occluded: sound, 200 images' in done.stdout
+    done = run('logocap-data', coco_mini)
+    assert done.returncode == 1 and 'val2017: person_keypoints_val2017.json lists 23 images, the data set has 5,000' in done.stdout
+    fails(run('logocap-data', tmp_path), 'no annotations in', 'logocap-data')
+
+
+@pytest.mark.parametrize('options, fault', (
+    (('--results', 'HGG'), "results 'HGG': not of the form"),
+    (('--table', 2, '--results', 'HGG=none.json'), 'none.json: no such file of results'),
+    (('--speed', 'none.json'), 'none.json: no such file of times'),
+    (('--table', '7'), 'table 7'),
+    (('--scales', 'one'), 'not numbers'),
+    (('--scales', '0.75'), 'scale 0.75'),
+    (('--limit', 0), 'limit of 0')))
+def test_bad_input(run, tiny, tmp_path, options, fault):
+    fails(run('logocap-tables', '--weights', tiny, *SMALL, '--out', tmp_path/'out', *options), fault, 'logocap-tables')
+    assert not (tmp_path/'out/table1.json').exists() and not (tmp_path/'out/table2.json').exists()
+
+
+def test_fast_scorer_equals_pycocotools(coco_mini, parity):
+    import numpy as np
+    from logocap.coco import CocoFolder, average_precision
+    from logocap.compare import image_matches, weighted_ap
+    folder, results = CocoFolder(parity/'coco'), json.loads((parity/'detections-full-noflip.json').read_text())
+    ids = folder.image_ids()
+    ours = weighted_ap(image_matches(folder.coco, results, ids), np.ones((1, len(ids))))[0]
+    assert abs(ours - average_precision(folder.coco, results, ids)['AP']) < 1e-9
+
+
+def test_what_levels_share_changes_nothing(parity):
+    "Candidates that do not count left out, and stages of one level used for the next: the same poses."
+    import torch
+    from logocap.coco import CocoFolder, network_input
+    from logocap.model import ABLATIONS, LEVELS, LogoCap, poses_from_fields
+    model, folder, kept = LogoCap.from_pretrained(parity/'w8.pth.tar'), CocoFolder(parity/'coco'), {}
+    x, _ = network_input(folder.image_path(folder.image_ids()[0]), 128)
+    with torch.inference_mode():
+        fields = model.fields(x[None])
+        for level in (*LEVELS, *ABLATIONS):
+            whole, quick = poses_from_fields(*fields, model.cmp, x.shape[-2:], level), poses_from_fields(*fields, model.cmp, x.shape[-2:], level, True, kept)
+            n = quick['valid'].shape[1]
+            assert not whole['valid'][:, n:].any() and torch.equal(whole['valid'][:, :n], quick['valid'])
+            near = (whole['poses'][:, :n] - quick['poses'])[quick['valid']].abs() < 1e-2
+            assert near.float().mean() >= .99, level  # two equal maxima may change places
