@@ -52,7 +52,7 @@ test: $(READY)
 
 # 20,000 annotation files, 30 kills, 5,000 predictions …: less than 40 minutes on two cores. `make test` has a short form of every part.
 stress: $(READY)
-	OMP_NUM_THREADS=1 STRESS=long RELIABILITY=tests/RELIABILITY.md $(BIN)/python -m pytest tests/test_hard_*.py
+	STRESS=long RELIABILITY=tests/RELIABILITY.md $(BIN)/python -m pytest tests/test_hard_*.py
 
 # uv and pip-audit are wanted here only, and so are installed on the way.
 LIST := $(BIN)/python -c "from configparser import ConfigParser as C; c = C(delimiters=['=']); c.read('settings.ini'); d = c['DEFAULT']; print(*(d['requirements'] + ' ' + d['dev_requirements']).split(), sep='\n')"

@@ -107,7 +107,7 @@ def _refusal(e):
     "Why PyTorch does not read a file, without its advice to execute what is in it."
     wants = re.search(r'GLOBAL (\S+)', str(e))
     if wants: return f'it wants {wants[1]} executed'
-    return (str(e).split('WeightsUnpickler error:')[-1].strip() or type(e).__name__).splitlines()[0]
+    return re.split(r'\.\s|\n', str(e).split('WeightsUnpickler error:')[-1].strip() or type(e).__name__)[0]
 
 def read_tensors(
     file, # path of a checkpoint that `torch.save` wrote

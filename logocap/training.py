@@ -378,7 +378,7 @@ def one_step(
         waits = part + 1 < accumulate and hasattr(module, 'no_sync')
         with module.no_sync() if waits else nullcontext():
             losses = module(piece)
-            if not losses['total'].isfinite(): raise FloatingPointError(*(f'the loss {k} is {v.item()}' for k, v in losses.items() if not v.isfinite())) # before any gradient
+            if not losses['total'].isfinite(): raise FloatingPointError(*(f'the loss {k} is {v.item()}' for k, v in sorted(losses.items(), key=lambda kv: kv[0] == 'total') if not v.isfinite())) # before any gradient
             (losses['total'] / accumulate).backward()
         for k, v in losses.items(): sums[k] = sums.get(k, 0) + v.detach() / (1 if k == 'matched' else accumulate)
     optimizer.step()

@@ -17,7 +17,7 @@ def state(tiny): return LogoCap.from_pretrained(tiny).state_dict()
 def refused(file, *faults):
     with pytest.raises(ValueError) as e: LogoCap.from_pretrained(file)
     text = str(e.value)
-    assert text.startswith(f'{file}: ') and '\n' not in text and '\x1b' not in text and 'weights_only' not in text, text
+    assert text.startswith(f'{file}: ') and '\n' not in text and '\x1b' not in text and 'likely succeed' not in text and len(text) < len(str(file)) + 250, text
     assert not faults or any(f in text for f in faults), text
 
 

@@ -200,7 +200,7 @@ def test_full_disk(tmp_path, tiny, tried):
     (tmp_path/'pictures').mkdir()
     from PIL import Image
     for n in range(40 if LONG else 12): Image.effect_noise((90, 70), 99).convert('RGB').save(tmp_path/f'pictures/{n}.png')
-    predict = f'{bin}/logocap-predict {tmp_path}/pictures --weights {tiny} --short-side 64 --no-flip-test --device cpu --out poses.json'
+    predict = f'{bin}/logocap-predict {tmp_path}/pictures --weights {tiny} --short-side 64 --no-flip-test --level none --device cpu --out poses.json'
     done = on_tmpfs('150k', f'echo old > poses.json; {predict} || cat poses.json; ls')
     assert 'poses.json: cannot be written' in done.stderr and done.stdout.split() == ['old', 'poses.json'], (done.stdout, done.stderr)
     done = on_tmpfs('64k', f'head -c 64000 /dev/zero > full; {predict} || ls')

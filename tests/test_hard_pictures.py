@@ -67,7 +67,7 @@ def bad_pictures(d):
 def model(tiny): return LogoCap.from_pretrained(tiny)
 
 
-def poses(model, picture): return model.predict(picture, short_side=64, flip_test=False)
+def poses(model, picture): return model.predict(picture, short_side=64, flip_test=False, level='none')
 
 
 def test_kinds_of_pictures(model, tmp_path, tried):
@@ -85,7 +85,7 @@ def test_one_batch(run, tiny, tmp_path, tried):
     "The command, on a folder with all of them."
     (tmp_path/'in').mkdir()
     good, bad = good_pictures(tmp_path/'in'), bad_pictures(tmp_path/'in')
-    options = ('--weights', tiny, '--short-side', 64, '--no-flip-test', '--device', 'cpu', '--out', tmp_path/'poses.json')
+    options = ('--weights', tiny, '--short-side', 64, '--no-flip-test', '--level', 'none', '--device', 'cpu', '--out', tmp_path/'poses.json')
     done = run('logocap-predict', tmp_path/'in', *options, '--draw', tmp_path/'drawn')
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith('logocap-predict: ')]
@@ -111,7 +111,7 @@ def test_a_folder_loses_a_picture(tiny, tmp_path, monkeypatch, tried):
         return seen(image, *args, **kwargs)
     monkeypatch.setattr(logocap.model, 'network_input', losing)
     with pytest.raises(ValueError, match='1 of 3 pictures left out'):
-        predict_command(images=[tmp_path/'in'], weights=tiny, out=tmp_path/'poses.json', short_side=64, flip_test=False, device='cpu')
+        predict_command(images=[tmp_path/'in'], weights=tiny, out=tmp_path/'poses.json', short_side=64, flip_test=False, level='none', device='cpu')
     assert [f['file_name'] for f in json.loads((tmp_path/'poses.faults.json').read_text())] == ['2.png']
     tried(PART, 'folders that lose a picture while they are read', 1, 'named, the others done')
 
@@ -133,7 +133,7 @@ def test_turned_pictures(model, tmp_path, tried):
     (tmp_path/'annotations').mkdir()
     (tmp_path/'annotations/person_keypoints_val2017.json').write_text(json.dumps(data))
     (tmp_path/'val2017').symlink_to(tmp_path)
-    found = detect_split(model, CocoFolder(tmp_path), [1, 2], 64, False, ('full',))['full']
+    found = detect_split(model, CocoFolder(tmp_path), [1, 2], 64, False, ('none',))['none']
     stored, plain = ([r['keypoints'] for r in found if r['image_id'] == n] for n in (1, 2))
     assert stored == plain and stored
 
