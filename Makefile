@@ -9,11 +9,17 @@ TABLE ?= all
 OUT ?= tables
 PORT ?= 8000
 
-.PHONY: help tables test lab docs docs-serve readme notebooks clean
+# LOCK=.ci/requirements.txt installs from the lock that the workflow uses, with hashes; without it the newest allowed versions.
+LOCK ?=
+
+.PHONY: help tables test stress lock audit lab docs docs-serve readme notebooks clean
 help:
 	@echo 'make tables      every table and figure, and a report of them, on the embedded drawn people'
 	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables OPTIONS="..."]'
 	@echo 'make test        export is up to date, notebooks run, commands work'
+	@echo 'make stress      the long form of the tests that try to break it; writes tests/RELIABILITY.md'
+	@echo 'make audit       look up known vulnerabilities of the locked packages'
+	@echo 'make lock        write the locks of the workflow anew'
 	@echo 'make lab         open the notebooks in JupyterLab'
 	@echo 'make docs        the documentation site in _build/html, from the stored notebooks'
 	@echo 'make docs-serve  the same, shown at http://127.0.0.1:$(PORT)'
@@ -23,8 +29,13 @@ help:
 
 $(READY): settings.ini setup.py
 	$(PYTHON) -m venv $(VENV)
+ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+else
+	$(BIN)/python -m pip install --quiet --require-hashes -r '$(LOCK)'
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+endif
 	touch $@
 
 tables: $(READY)
@@ -34,10 +45,30 @@ test: $(READY)
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest tests
 
+# 20,000 annotation files, 30 kills, 5,000 predictions …: less than 40 minutes on two cores. `make test` has a short form of every part.
+stress: $(READY)
+	STRESS=long RELIABILITY=tests/RELIABILITY.md $(BIN)/python -m pytest tests/test_hard_*.py
+
+# uv and pip-audit are wanted here only, and so are installed on the way.
+LIST := $(BIN)/python -c "from configparser import ConfigParser as C; c = C(delimiters=['=']); c.read('settings.ini'); d = c['DEFAULT']; print(*(d['requirements'] + ' ' + d['dev_requirements']).split(), sep='\n')"
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --no-header --no-annotate --generate-hashes --python-version 3.10
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(LIST) | $(COMPILE) --universal --upgrade - -o .ci/requirements.txt
+	$(LIST) | sed 's/^torch>=.*/torch>=2.5,<2.6/' | $(COMPILE) --python-platform x86_64-unknown-linux-gnu --upgrade - -o .ci/requirements-oldest.txt
+
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --require-hashes --disable-pip -r .ci/requirements.txt
+
 lab: $(READY)
 	$(BIN)/jupyter lab nbs/index.ipynb
 
-docs: $(READY)
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
 	$(BIN)/python docs/build.py
 
 docs-serve: docs

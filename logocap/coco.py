@@ -178,7 +178,7 @@ _FIELDS = dict(
     categories=dict(id=_ID),
     annotations=dict(id=(_whole(1), 'a whole number above 0'), # pycocotools takes a person of id 0 for one that nobody found
                      image_id=_ID, category_id=(_whole(1, 1), '1, a person'), iscrowd=(_whole(0, 1), '0 or 1'), num_keypoints=(_whole(0, 17), '0 to 17'),
-                     area=(_number(0, _FAR**2), 'a number from 0'), bbox=(_box, 'x, y, width and height'), keypoints=(_pose, '17×3 numbers (x, y, and v from 0 to 3)')))
+                     area=(_number(0, 10**10), 'a number from 0 to 1e10'), bbox=(_box, 'x, y, width and height'), keypoints=(_pose, '17×3 numbers (x, y, and v from 0 to 3)')))
 
 # %% ../nbs/00_coco.ipynb #acf0e3c4
 def _load_annotations(file):
@@ -386,8 +386,7 @@ def check_output(
     size:int=2**16, # bytes that it will need at least
 ) -> Path: # the same
     "Says before the work whether a file can be written after it, by trying; raises OSError naming what is in the way."
-    file = Path(file)
-    if not file.name or file.is_dir(): raise IsADirectoryError(f'{file}: a folder, not a file to write')
+    if not (file := Path(file)).name or file.is_dir(): raise IsADirectoryError(f'{file}: a folder, not a file to write')
     above = next(p for p in file.absolute().parents if p.exists())
     if not above.is_dir(): raise NotADirectoryError(f'{above}: a file, not a folder to write to')
     try:
@@ -407,6 +406,7 @@ def whole_file(
         yield part
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         part.replace(file)
+    except ValueError: raise # of what was to be written
     except Exception as e: raise OSError(f'{file}: cannot be written ({(str(e) or type(e).__name__).splitlines()[0]})') from e # torch and safetensors call a full disk otherwise
     finally: part.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ __all__ = ['BasicBlock', 'Bottleneck', 'HRModule', 'HRNet', 'read_tensors', 'loa
            'find_weights', 'read_safetensors', 'load_embedded']
 
 # %% ../nbs/02_backbone.ipynb #cdcde0c8
+import re, warnings
 from importlib import resources
 from pathlib import Path
 import torch
@@ -104,17 +105,27 @@ class HRNet(nn.Module):
                                    for y in xs[1:])], 1)
 
 # %% ../nbs/02_backbone.ipynb #a4968f57
-_CLASSIFIER = ('incre_modules.', 'downsamp_modules.', 'final_layer.', 'classifier.')  # heads of ImageNet checkpoints
+def _refusal(e):
+    "Why PyTorch does not read a file, without its advice to execute what is in it."
+    wants = re.search(r'GLOBAL (\S+)', str(e))
+    if wants: return f'it wants {wants[1]} executed'
+    return re.split(r'\.\s|\n', str(e).split('WeightsUnpickler error:')[-1].strip() or type(e).__name__)[0]
 
 def read_tensors(
     file, # path of a checkpoint that `torch.save` wrote
 ) -> dict: # whatever it holds: tensors, and containers of tensors and numbers
     "Read a PyTorch checkpoint without executing anything in it; raises FileNotFoundError or ValueError naming the file."
     if not Path(file).is_file(): raise FileNotFoundError(f'{file}: no such checkpoint')
-    try: content = torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(f'{file}: not a readable checkpoint ({(str(e).strip() or type(e).__name__).splitlines()[0]})') from None
+    if not Path(file).stat().st_size: raise ValueError(f'{file}: not a readable checkpoint (an empty file)')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # the error says it all
+        try: content = torch.load(file, map_location='cpu', weights_only=True)
+        except Exception as e: raise ValueError(f'{file}: not a readable checkpoint ({_refusal(e)})') from None
     if not isinstance(content, dict): raise ValueError(f'{file}: holds a {type(content).__name__}, not named tensors')
     return {str(name): value for name, value in content.items()}
+
+# %% ../nbs/02_backbone.ipynb #7f7a251f
+_CLASSIFIER = ('incre_modules.', 'downsamp_modules.', 'final_layer.', 'classifier.')  # heads of ImageNet checkpoints
 
 def load_strictly(
     module:nn.Module, # module to fill
@@ -166,7 +177,7 @@ def read_safetensors(
     if not Path(file).is_file(): raise FileNotFoundError(f'{file}: no such checkpoint')
     try:
         with safe_open(file, 'pt') as f: return {n: f.get_tensor(n) for n in f.keys()}, f.metadata() or {}
-    except SafetensorError as e: raise ValueError(f'{file}: not a readable safetensors file ({e})') from None
+    except (SafetensorError, OSError, AttributeError) as e: raise ValueError(f'{file}: not a readable safetensors file ({e})') from None
 
 def load_embedded(
     module:nn.Module, # one piece of the network, of the widths of the weights

@@ -8,13 +8,14 @@ __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'r
            'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, sys
-from collections import defaultdict
+import functools, json, sys
+from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
-from .coco import (CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
+from .coco import (FORMATS, CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
 from .hrnet import HRNet, find_weights, load_strictly, read_safetensors, read_tensors
 from .center_offset import (find_centers, initial_poses, pointwise_head, score_poses, suppress_duplicates,
                                    unflip_heatmaps, unflip_offsets, upsample)
@@ -125,7 +126,10 @@ def read_checkpoint(
     if file.suffix != '.safetensors':
         tensors = read_tensors(file)
         tensors = next((tensors[k] for k in ('best_state_dict', 'state_dict') if isinstance(tensors.get(k), dict)), tensors)
-        return {our_name(n): t for n, t in tensors.items() if torch.is_tensor(t)}, {}
+        tensors = {our_name(str(n)): t for n, t in tensors.items() if torch.is_tensor(t)}
+        for n, t in tensors.items():
+            if t.layout == torch.strided and t.untyped_storage().nbytes() < t.numel() * t.element_size(): raise ValueError(f'{file}: tensor {n} claims {tuple(t.shape)}, more than the file holds')
+        return tensors, {}
     tensors, about = read_safetensors(file)
     side = about.get('short_side', '512')
     if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
@@ -172,7 +176,7 @@ class Poses:
         "Draw the skeletons over the picture."
         keypoints = np.array(self.keypoints[self.scores >= threshold])
         keypoints[..., 2] -= keypoint_threshold # what is not above 0 is not drawn
-        return show_poses(keypoints, None if self.image is None else read_image(self.image), ax=ax, **kwargs)
+        return show_poses(keypoints, None if self.image is None else read_image(self.image, upright=True), ax=ax, **kwargs)
 
 # %% ../nbs/09_model.ipynb #f630f6f0
 def detect(
@@ -239,7 +243,7 @@ class LogoCap(Network):
 # %% ../nbs/09_model.ipynb #9142a1f0
 def predict_poses(
     model:LogoCap, # the network, on any device
-    images:list, # paths, PIL images or H×W×3 uint8 RGB arrays
+    images:list, # paths, PIL images or H×W×3 uint8 RGB arrays; those with an EXIF orientation count as viewers show them
     flip_test:bool=True, # average with the mirrored picture
     short_side:int=None, # short side of the network input, px; None: what the weights were made for
     level:str='full', # one of LEVELS
@@ -256,7 +260,7 @@ def predict_poses(
     model.eval()
     try:
         for i, image in enumerate(images):
-            x, matrix = network_input(image, model.short_side if short_side is None else short_side)
+            x, matrix = network_input(image, model.short_side if short_side is None else short_side, upright=True)
             batch = waiting[x.shape]
             batch.append((i, x, matrix))
             if len(batch) == batch_size: flush(batch)
@@ -280,10 +284,7 @@ class SplitInputs(torch.utils.data.Dataset):
 
     def __getitem__(self, n):
         image_id, path, info = self.images[n]
-        image = read_image(path)
-        if image.shape[:2] != (info['height'], info['width']):
-            raise ValueError(f'{path}: its size is not the {info["width"]}×{info["height"]} px that the annotations name')
-        return image_id, *network_input(image, self.short_side)
+        return image_id, *network_input(read_image(path, size=(info['width'], info['height'])), self.short_side)
 
     def batches(self,
         size:int, # images at most
@@ -364,10 +365,19 @@ def command(
         except (MemoryError, RuntimeError) as e:
             if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
             fail(f'out of memory ({(str(e).splitlines() or ["no more is to be had"])[0]}); a smaller --short-side needs less')
-        except KeyboardInterrupt: fail('interrupted')
+        except KeyboardInterrupt as e: fail(str(e) or 'interrupted')
     return main
 
 # %% ../nbs/09_model.ipynb #881584a7
+def _pictures(paths):
+    "Paths of pictures; a folder stands for the pictures in it."
+    kinds, files = {k for k, name in Image.registered_extensions().items() if name in FORMATS}, []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds) if path.is_dir() else [path]
+        if not inside: raise ValueError(f'{path}: a folder without pictures')
+        files += inside
+    return files
+
 def _image_ids(files):
     "COCO's numbers where all names are distinct numbers, else 1, 2, …."
     numbers = [int(f.stem) for f in files if f.stem.isdecimal()]
@@ -380,20 +390,20 @@ def save_drawing(
 ):
     "Write the picture with skeletons over it, in the picture's own size."
     from matplotlib.figure import Figure
-    image = read_image(poses.image)
+    image = read_image(poses.image, upright=True)
     height, width = image.shape[:2]
     fig = Figure(figsize=(width / 100, height / 100), dpi=100)
     ax = fig.add_axes((0, 0, 1, 1))
     Poses(poses.keypoints, poses.scores, image).show(ax=ax, threshold=threshold)
     ax.axis('off')
-    fig.savefig(file)
+    with whole_file(file) as part: fig.savefig(part, format=Path(file).suffix[1:])
 
 # %% ../nbs/09_model.ipynb #bab27623
 @command
 def predict_command(
-    images:list, # pictures
+    images:list, # pictures, or folders of them
     weights:str=None, # checkpoint: released .pth.tar, training checkpoint, .safetensors, or a name of embedded weights; default: the first of these
-    out:str='poses.json', # COCO results to write
+    out:str='poses.json', # COCO results to write; pictures that cannot be read go into poses.faults.json
     draw:str=None, # folder for pictures with skeletons
     threshold:float=.01, # least score of people to draw and count; all are written
     short_side:int=None, # short side of the network input, px; default: what the weights were made for
@@ -401,21 +411,30 @@ def predict_command(
     level:str='full', # none: initial poses; partial: arg max of the attraction maps; full: the method
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
-    "Find the poses of people on pictures; writes COCO results and pictures with skeletons."
+    "Find the poses of people on pictures; writes COCO results and pictures with skeletons. Names pictures that cannot be read, and goes on."
     from tqdm import tqdm
-    files = [Path(f) for f in images]
-    for f in files:
-        if not f.is_file(): raise FileNotFoundError(f'{f}: no such picture')
-    check_output(out)
+    files, out = _pictures(images), check_output(out)
+    if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
+    if level not in LEVELS: raise ValueError(f'level {level!r}: there are {", ".join(LEVELS)}')
     model = LogoCap.from_pretrained(weights, check_device(device))
-    results, ids = [], _image_ids(files)
-    names = [f.stem if [g.stem for g in files].count(f.stem) == 1 else f'{i}-{f.stem}' for i, f in enumerate(files, 1)]
-    if draw: Path(draw).mkdir(parents=True, exist_ok=True)
-    for f, image_id, name in zip(tqdm(files, unit='picture', disable=None), ids, names):
-        poses = model.predict(f, flip_test=flip_test, short_side=short_side, level=level)
-        results += [dict(r, file_name=f.name) for r in poses.results(image_id)]
-        if draw: save_drawing(poses, Path(draw)/f'{name}.png', threshold)
-    write_json(out, results)
-    found = sum(r['score'] >= threshold for r in results)
-    print(f'{found} people of score {threshold} or more, {len(results)} results on {len(files)} pictures: {out}' + (f', drawn in {draw}' if draw else ''))
+    if short_side is not None: input_size(1, 1, short_side) # says what is wrong with it, if anything, once and for all pictures
+    stems, faults, people, results = Counter(f.stem for f in files), [], 0, 0
+    with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text:
+        for n, (f, image_id) in enumerate(zip(tqdm(files, unit='picture', disable=None), _image_ids(files)), 1):
+            try: poses = model.predict(f, flip_test=flip_test, short_side=short_side, level=level)
+            except (ValueError, OSError, MemoryError, RuntimeError) as e:
+                if len(files) == 1 or isinstance(e, RuntimeError) and 'memory' not in str(e): raise
+                faults.append(dict(image_id=image_id, file_name=f.name, fault=(str(e) or 'out of memory').splitlines()[0]))
+                tqdm.write(f'logocap-predict: {faults[-1]["fault"]}', sys.stderr)
+                continue
+            for r in poses.results(image_id):
+                text.write((',\n' if results else '[\n') + json.dumps(dict(r, file_name=f.name), allow_nan=False))
+                people, results = people + (r['score'] >= threshold), results + 1
+            if draw: save_drawing(poses, Path(draw)/(f'{f.stem}.png' if stems[f.stem] == 1 else f'{n}-{f.stem}.png'), threshold)
+        text.write('\n]\n' if results else '[]\n')
+    print(f'{people} people of score {threshold} or more, {results} results on {len(files) - len(faults)} pictures: {out}' + (f', drawn in {draw}' if draw else ''))
+    beside = out.with_suffix('.faults.json')
+    if not faults: return beside.unlink(missing_ok=True)
+    write_json(beside, faults)
+    raise ValueError(f'{len(faults)} of {len(files)} pictures left out, see {beside}')

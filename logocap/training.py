@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Recipe', 'check_recipe', 'learning_rate', 'random_transform', 'square_transform', 'CocoSamples',
            'DrawnSamples', 'collate', 'batch_plan', 'TrainingStep', 'save_checkpoint', 'load_checkpoint', 'trim_log',
-           'Processes', 'load_backbone', 'start_model', 'validate', 'train', 'one_step', 'open_run', 'Monitor',
-           'train_command']
+           'Processes', 'load_backbone', 'start_model', 'validate', 'train', 'one_step', 'Interruption', 'explained',
+           'open_run', 'Monitor', 'train_command']
 
 # %% ../nbs/10_training.ipynb #1bcb564c
-import inspect, json, math, os, sys, time
-from contextlib import nullcontext
+import inspect, json, math, os, re, signal, sys, threading, time
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -20,7 +20,7 @@ from torch import nn
 from .coco import (FLIP, MEAN, STD, CocoFolder, average_precision, check_output, people_tensors, read_image,
                           transform_points, warp, whole_file, write_json, write_text)
 from .people import draw_people
-from .hrnet import HRNet, find_weights, load_imagenet, load_strictly
+from .hrnet import HRNet, find_weights, load_imagenet, load_strictly, read_tensors
 from .center_offset import person_centers
 from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
 from .model import LogoCap, check_device, command, detect_split, read_checkpoint
@@ -43,6 +43,9 @@ class Recipe:
     hardest:float = .5 # fraction of the run after which drawn people are at full difficulty
     mixed:bool = False # drawn people of all difficulties up to that of the moment
 
+    @property
+    def levels(self): return ('none', 'full') if self.adaptation else ('none',) # that validation reads out
+
 # %% ../nbs/10_training.ipynb #1f44d68c
 _SMALL = dict(width=8, stem=16, c1=16, c2=32, c3=16, cmp_widths=(64, 48, 32))
 PRESETS = dict(
@@ -59,7 +62,7 @@ def check_recipe(
     "Raises ValueError for a recipe that cannot be cooked."
     if recipe.size < 32 or recipe.size % 32: raise ValueError(f'size {recipe.size}: HRNet needs a positive multiple of 32')
     if recipe.batch_size < 1 or accumulate < 1 or recipe.batch_size % accumulate: raise ValueError(f'batch of {recipe.batch_size} pictures in {accumulate} parts')
-    if recipe.lr <= 0: raise ValueError(f'learning rate {recipe.lr}')
+    if not 0 < recipe.lr <= 1e3: raise ValueError(f'learning rate {recipe.lr}')
     if not 0 <= recipe.hardest <= 1: raise ValueError(f'full difficulty after {recipe.hardest} of the run: a fraction is needed')
     check_variant(recipe.variant)
 
@@ -110,11 +113,13 @@ class CocoSamples(torch.utils.data.Dataset):
         self.folder, self.recipe, self.seed, self.ids = folder, recipe, seed, folder.image_ids()
 
     def __len__(self): return len(self.ids)
+    def name(self, key): return self.folder.coco.imgs[self.ids[key[1]]]['file_name']
 
     def __getitem__(self, key):
         (epoch, n, _), size = key, self.recipe.size
-        image = read_image(self.folder.image_path(self.ids[n]))
-        height, width = image.shape[:2]
+        info = self.folder.coco.imgs[self.ids[n]]
+        width, height = info['width'], info['height']
+        image = read_image(self.folder.image_path(self.ids[n]), size=(width, height))
         matrix, scale, mirrored = (random_transform(np.random.default_rng((self.seed, epoch, n)), width, height, size) if self.recipe.augment
                                    else square_transform(width, height, size))
         annotations = self.folder.coco.imgToAnns[self.ids[n]]
@@ -136,6 +141,7 @@ class DrawnSamples(torch.utils.data.Dataset):
     ): self.recipe, self.seed, self.length = recipe, seed, length
 
     def __len__(self): return self.length
+    def name(self, key): return f'drawn picture {key[0] * self.length + key[1]} of series {self.seed}'
 
     def __getitem__(self, key):
         (epoch, n, progress), size = key, self.recipe.size
@@ -207,7 +213,9 @@ def save_checkpoint(
     step:int, # steps done
     best:float, # best validation AP so far
 ):
-    "Everything a run needs to go on, written whole or not at all."
+    "Everything a run needs to go on, written whole or not at all; raises ValueError instead of writing what is not finite."
+    for name, t in (*model.state_dict().items(), *(('of the optimizer', t) for state in optimizer.state.values() for t in state.values())):
+        if not t.isfinite().all(): raise ValueError(f'step {step}: tensor {name} is no longer finite; {file} stays as it was')
     with whole_file(file) as part:
         torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
 
@@ -215,25 +223,28 @@ def load_checkpoint(
     file:Path, # RUN/checkpoint.pt
     model:LogoCap, # the network, filled
     optimizer, # its optimizer, filled
-    device, # where the network is
 ) -> tuple: # steps done, best validation AP so far
     "Go on where a run stands; raises ValueError naming a file that does not fit."
+    saved = read_tensors(file)
+    missing = [k for k in ('state_dict', 'optimizer', 'step', 'best', 'random') if k not in saved]
+    if missing: raise ValueError(f'{file}: not a checkpoint of this run, it lacks {missing[0]}')
+    load_strictly(model, saved['state_dict'], file)
     try:
-        saved = torch.load(file, map_location=device, weights_only=True)
-        model.load_state_dict(saved['state_dict'])
         optimizer.load_state_dict(saved['optimizer'])
-        torch.set_rng_state(saved['random'].cpu())
-    except Exception as e: raise ValueError(f'{file}: not a checkpoint of this run ({str(e).splitlines()[0]})') from None
-    return saved['step'], saved['best']
+        torch.set_rng_state(saved['random'])
+        return int(saved['step']), float(saved['best'])
+    except Exception as e: raise ValueError(f'{file}: not a checkpoint of this run ({(str(e) or type(e).__name__).splitlines()[0]})') from None
 
 def trim_log(
     file:Path, # RUN/log.jsonl
     step:int, # steps that are done for good
 ):
-    "Drop the lines of steps that will be done again."
+    "Drop the lines of steps that will be done again, and one that was cut off."
     if not file.is_file(): return
-    lines = [line for line in file.read_text().splitlines() if line.endswith('}') and json.loads(line)['step'] <= step]
-    write_text(file, ''.join(line + '\n' for line in lines))
+    def done(line):
+        try: return json.loads(line)['step'] <= step
+        except (ValueError, KeyError, TypeError): return False
+    write_text(file, ''.join(line + '\n' for line in file.read_text(errors='replace').splitlines() if done(line)))
 
 # %% ../nbs/10_training.ipynb #39bb3412
 class Processes:
@@ -254,6 +265,12 @@ class Processes:
         total = count.detach().float().clone()
         dist.all_reduce(total)
         return total / self.world
+
+    def any(self,
+        flag:bool, # of this process
+    ) -> bool: # whether it is up in any
+        "Whether a flag is up in any process."
+        return flag if self.world == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def share(self,
         module:nn.Module, # `TrainingStep`
@@ -312,7 +329,7 @@ def validate(
 
 # %% ../nbs/10_training.ipynb #8771914f
 def train(
-    samples, # dataset of samples
+    samples, # dataset of samples, whose `name` says which picture a key stands for
     recipe:Recipe, # how
     out, # RUN, the folder of the run
     steps:int, # of the whole run
@@ -329,27 +346,26 @@ def train(
     device:str=None, # cuda, mps or cpu; None: the fastest there is
     until:int=None, # stop after this step; None: the last
 ) -> LogoCap: # the trained network, or as far as it is
-    "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed."
+    "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed. SIGINT ends it after a step."
     procs, out = Processes(device), Path(out)
-    model = start_model(recipe, seed, backbone, procs.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+    optimizer = torch.optim.Adam((model := start_model(recipe, seed, backbone, procs.device)).parameters(), lr=recipe.lr)
     start, best = open_run(out, dict(asdict(recipe), steps=steps, seed=seed, world=procs.world), model, optimizer, procs)
     parallel = procs.share(TrainingStep(model, recipe, bfloat16, procs.mean))
-    plan = batch_plan(len(samples), recipe.batch_size, start, steps, seed, procs.rank, procs.world)
-    until = min(until or steps, steps)
-    loader = torch.utils.data.DataLoader(samples, batch_sampler=plan, collate_fn=collate, num_workers=workers, pin_memory=procs.device.type == 'cuda')
+    plan = lambda first: batch_plan(len(samples), recipe.batch_size, first, steps, seed, procs.rank, procs.world)
+    loader = torch.utils.data.DataLoader(samples, batch_sampler=plan(start), collate_fn=collate, num_workers=workers, worker_init_fn=_deaf, pin_memory=procs.device.type == 'cuda')
     monitor = Monitor(out, start, steps, recipe.batch_size * procs.world, log_every, procs.rank == 0)
-    levels = ('none', 'full') if recipe.adaptation else ('none',)
-    for step, batch in zip(range(start, until), loader):
-        lr = optimizer.param_groups[0]['lr'] = learning_rate(recipe, step, steps)
-        monitor.step(step + 1, one_step(parallel, optimizer, batch, procs.device, accumulate), lr)
-        done = step + 1 == until
-        if procs.rank == 0:
-            if validation and (done or (step + 1) % validate_every == 0):
-                points = validate(model, validation, validation_images, recipe.size, levels)
-                monitor.write(step=step + 1, validation=points)
-                if points[levels[-1]] >= best: best = points[levels[-1]]; model.save_pretrained(out/'best.safetensors')
-            if done or (step + 1) % save_every == 0: save_checkpoint(out/'checkpoint.pt', model, optimizer, step + 1, best)
+    until = min(until or steps, steps)
+    with Interruption() as stop:
+        for step, batch in zip(range(start + 1, until + 1), loader):
+            lr = optimizer.param_groups[0]['lr'] = learning_rate(recipe, step - 1, steps)
+            with explained(step, lambda: [samples.name(k) for k in next(plan(step - 1))], recipe, accumulate, procs.world):
+                losses, end = one_step(parallel, optimizer, batch, procs.device, accumulate), step == until or procs.any(stop.asked)
+            monitor.step(step, losses, lr)
+            if procs.rank == 0 and validation and (step == until or step % validate_every == 0):
+                points = monitor.write(step=step, validation=validate(model, validation, validation_images, recipe.size, recipe.levels))['validation']
+                if points[recipe.levels[-1]] >= best: best = points[recipe.levels[-1]]; model.save_pretrained(out/'best.safetensors')
+            if procs.rank == 0 and (end or step % save_every == 0): save_checkpoint(out/'checkpoint.pt', model, optimizer, step, best)
+            if end and step < until: raise KeyboardInterrupt(f'stopped after step {step} of {steps}; the same command goes on from there')
     if procs.rank == 0 and until == steps: model.save_pretrained(out/'model.safetensors')
     procs.close()
     return model
@@ -362,18 +378,54 @@ def one_step(
     device, # where the network is
     accumulate:int=1, # parts that the batch is worked through in
 ) -> dict: # losses as tensors, means over the parts; matched is a sum
-    "Forward, backward and update on one batch, in one or more parts whose gradients add up."
+    "Forward, backward and update on one batch, in one or more parts whose gradients add up; raises FloatingPointError before the update."
     sums = {}
     for part in range(accumulate):
         piece = {k: v[part::accumulate].to(device, non_blocking=True) for k, v in batch.items()}
         waits = part + 1 < accumulate and hasattr(module, 'no_sync')
         with module.no_sync() if waits else nullcontext():
             losses = module(piece)
+            if not losses['total'].isfinite(): raise FloatingPointError(*(f'the loss {k} is {v.item()}' for k, v in sorted(losses.items(), key=lambda kv: kv[0] == 'total') if not v.isfinite())) # before any gradient
             (losses['total'] / accumulate).backward()
         for k, v in losses.items(): sums[k] = sums.get(k, 0) + v.detach() / (1 if k == 'matched' else accumulate)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return sums
+
+# %% ../nbs/10_training.ipynb #d8a78ac3
+class Interruption:
+    "While it lasts, SIGINT (Ctrl-C) is noted in `asked`; a second one interrupts at once. Elsewhere than in the main thread nothing changes."
+    def __enter__(self):
+        self.asked, self.main = False, threading.current_thread() is threading.main_thread()
+        if self.main: self.before = signal.signal(signal.SIGINT, self.note)
+        return self
+
+    def note(self, *_):
+        self.asked = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *_):
+        if self.main: signal.signal(signal.SIGINT, self.before)
+
+def _deaf(worker): signal.signal(signal.SIGINT, signal.SIG_IGN) # processes that prepare samples leave Ctrl-C to the one that they work for
+
+@contextmanager
+def explained(
+    step:int, # counted from 1
+    pictures, # function that returns the names of its pictures
+    recipe:Recipe, # batch size and picture size
+    accumulate:int, # parts that the batch is worked through in
+    world:int, # processes
+):
+    "What goes wrong in a step, in one line that says what to do about it: raises ValueError or ConnectionError, or what it does not understand."
+    try: yield
+    except FloatingPointError as e: raise ValueError(f'step {step}: {e.args[0]} on {", ".join(pictures())}; the last checkpoint stays') from e
+    except (MemoryError, RuntimeError) as e:
+        if world > 1 and re.search('gloo|nccl|connection|peer', str(e), re.I): raise ConnectionError(f'step {step}: another process of this run is gone; started again, it goes on from the last checkpoint') from e
+        if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
+        parts = next((n for n in range(accumulate + 1, recipe.batch_size + 1) if recipe.batch_size % n == 0), None)
+        advice = f'try --batch-size {recipe.batch_size // 2}, or --accumulate {parts} to go on with this run' if parts else 'try a smaller --size'
+        raise ValueError(f'step {step}: out of memory with {recipe.batch_size // accumulate} pictures of {recipe.size} px at a time: {advice}') from e
 
 # %% ../nbs/10_training.ipynb #9a5da204
 def open_run(
@@ -383,14 +435,17 @@ def open_run(
     optimizer, # likewise
     procs:Processes, # only the first of them writes
 ) -> tuple: # steps done, best validation AP so far
-    "Begin a run, or go on where it stands; raises ValueError if the folder holds a run that was asked for differently."
+    "Begin a run, or go on where it stands; raises ValueError if the folder holds a run that was asked for differently, OSError if the disk is too full."
     recipe, checkpoint, asked = out/'recipe.json', out/'checkpoint.pt', json.loads(json.dumps(asked))
+    weights = sum(4 * p.numel() for p in model.parameters()) # bytes; a checkpoint has three times as many, and is written beside the last one
+    if procs.rank == 0: check_output(checkpoint, (5 if checkpoint.is_file() else 8) * weights)
     if recipe.is_file():
-        before = json.loads(recipe.read_text())
+        try: before = dict(json.loads(recipe.read_text()))
+        except (ValueError, TypeError) as e: raise ValueError(f'{recipe}: not the record of a run ({e})') from None
         changed = [k for k in asked if asked[k] != before.get(k)]
         if changed: raise ValueError(f'{recipe}: this run was begun with {changed[0]} {before.get(changed[0])}, not {asked[changed[0]]}')
     elif procs.rank == 0: write_json(recipe, asked)
-    start, best = load_checkpoint(checkpoint, model, optimizer, procs.device) if checkpoint.is_file() else (0, -1.)
+    start, best = load_checkpoint(checkpoint, model, optimizer) if checkpoint.is_file() else (0, -1.)
     if procs.rank == 0: trim_log(out/'log.jsonl', start)
     return start, best
 
@@ -427,8 +482,11 @@ class Monitor:
         if self.bar is not None: self.bar.set_postfix({k: f'{v:.4g}' for k, v in values.items()})
 
     def write(self, **line):
-        "A line of the log."
-        with open(self.file, 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
+        "A line of the log; returns it."
+        try:
+            with open(self.file, 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
+        except OSError as e: raise OSError(f'{self.file}: cannot be written ({e.strerror})') from None
+        return line
 
 # %% ../nbs/10_training.ipynb #f779340f
 @command
@@ -465,8 +523,7 @@ def train_command(
     recipe = replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
     check_recipe(recipe, accumulate)
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
-    world = int(os.environ.get('WORLD_SIZE', 1))
-    if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * world))
+    if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))
     check_output(Path(out)/'log.jsonl')
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
           save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device, until=until)

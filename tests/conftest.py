@@ -1,11 +1,16 @@
-"Where the tests find the project, its installed commands, and the reference data, which not every machine has."
+"Where the tests find the project, its installed commands, and the reference data, which not every machine has; and what was tried."
+import os
+import platform
 import subprocess
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent/'shared'
+LONG = os.environ.get('STRESS') == 'long'  # set by `make stress`
 
 
 def _folder(name):
@@ -28,8 +33,8 @@ def coco_mini():
 @pytest.fixture(scope='session')
 def run():
     "Run an installed command; returns the completed process with its output as text."
-    def run(command, *args, cwd=None):
-        return subprocess.run([Path(sys.executable).with_name(command), *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600)
+    def run(command, *args, cwd=None, **options):
+        return subprocess.run([Path(sys.executable).with_name(command), *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600, **options)
     return run
 
 
@@ -42,3 +47,28 @@ def tiny(tmp_path_factory):
     file = tmp_path_factory.mktemp('weights')/'tiny.safetensors'
     LogoCap(4, 8, 8, 4, (12, 10, 8), 3).save_pretrained(file)
     return file
+
+
+_tried, _start = {}, time.time()
+
+
+@pytest.fixture(scope='session')
+def tried():
+    "tried(part, what, count, outcome) notes what a test has tried, for tests/RELIABILITY.md; noting the same again adds to the count."
+    def tried(part, what, count, outcome): _tried[part, what, outcome] = _tried.get((part, what, outcome), 0) + count
+    return tried
+
+
+def pytest_sessionfinish(session, exitstatus):
+    "The long form, all of it green, writes down what was tried."
+    file = os.environ.get('RELIABILITY')
+    if not file or not LONG or exitstatus: return
+    from logocap.coco import write_text
+    counted = {o: session.config.pluginmanager.get_plugin('terminalreporter').stats.get(o, []) for o in ('passed', 'skipped')}
+    machine = f'{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}, torch {version("torch")}, Pillow {version("pillow")}'
+    lines = [f'| {part} | {what} | {count:,} | {outcome} |' for (part, what, outcome), count in _tried.items()]
+    skipped = [f'- {r.nodeid.split("::")[-1]}: {r.longrepr[2].removeprefix("Skipped: ")}' for r in counted['skipped']]
+    write_text(file, '\n'.join([
+        '# What was tried to break it', '', 'Written by `make stress`, which repeats it; nothing here is typed by hand. Seeds are fixed, moments of killing are not.', '',
+        f'{len(counted["passed"])} tests passed in {(time.time() - _start) / 60:.0f} minutes on {time.strftime("%d %B %Y", time.gmtime())}: {machine}.', '',
+        '| part | tried | times | what came of it |', '|---|---|--:|---|', *lines, '', *(['Not tried on this machine:', '', *skipped, ''] if skipped else [])]))

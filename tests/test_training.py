@@ -107,4 +107,4 @@ def test_changed_and_torn_runs(run, tmp_path):
     assert run('logocap-train', '--out', tmp_path/'run', *options).returncode == 0
     fails(run('logocap-train', '--out', tmp_path/'run', *options[:-1], 2), 'begun with steps 1, not 2', 'logocap-train')
     (tmp_path/'run/checkpoint.pt').write_bytes(b'torn')
-    fails(run('logocap-train', '--out', tmp_path/'run', *options), 'checkpoint.pt: not a checkpoint of this run', 'logocap-train')
+    fails(run('logocap-train', '--out', tmp_path/'run', *options), 'checkpoint.pt: not a readable checkpoint', 'logocap-train')

@@ -1,0 +1,65 @@
+"Long use: thousands of pictures through one model, and many threads on one."
+import gc
+import sys
+import threading
+import numpy as np
+import pytest
+from conftest import LONG
+from logocap.model import LEVELS, LogoCap
+
+PART = 'long use'
+
+
+@pytest.fixture(scope='module')
+def model(tiny): return LogoCap.from_pretrained(tiny)
+
+
+def pictures():
+    "Noise of changing sizes, without end, the same every time."
+    rng = np.random.default_rng(0)
+    while True:
+        width, height = rng.integers(20, 200, 2)
+        yield rng.integers(0, 255, (height, width, 3), np.uint8)
+
+
+def same(a, b): return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.scores, b.scores)
+
+
+def resident():
+    "Bytes of this process in memory."
+    gc.collect()
+    return int(open('/proc/self/statm').read().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+def test_memory_and_sameness(model, tried):
+    count, warm = (5000, 200) if LONG else (12, 3)
+    source = pictures()
+    known = next(source)
+    predict = lambda picture, level='full': model.predict(picture, short_side=32, flip_test=False, level=level)
+    first = predict(known)
+    for n in range(count):
+        if n == warm: before = resident()
+        found = predict(next(source), 'full' if n % 10 == 0 else LEVELS[n % 2])
+        assert np.isfinite(found.keypoints).all()
+    growth = resident() / before - 1
+    assert same(predict(known), first)
+    if LONG: assert growth < .05, f'{100 * growth:.1f} %'
+    tried(PART, 'predictions on pictures of changing sizes, at all levels, every tenth at full', count, f'memory grew by {100 * growth:.1f} % after the first {warm}; the first picture gives the same poses in the end')
+
+
+def test_threads(model, tried):
+    source = pictures()
+    some = [next(source) for _ in range(8 if LONG else 1)]
+    predict = lambda picture: model.predict(picture, short_side=32, flip_test=True)
+    alone = [predict(p) for p in some]
+    rounds, found, faults = 4 if LONG else 1, {}, []
+    def work(thread):
+        try: found[thread] = [predict(p) for _ in range(rounds) for p in some]
+        except Exception as e: faults.append(e)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert not faults and len(found) == 8
+    for results in found.values(): assert all(same(a, b) for a, b in zip(results, alone * rounds))
+    tried(PART, 'predictions by eight threads on one model', 8 * rounds * len(some), 'the same as by one')
