@@ -66,11 +66,12 @@ def repository_links(
     text:str, # Markdown
     folder:str, # of the file it comes from, from the root
 ) -> str: # the same, links to other files of the repository leading there
-    "Relative links to what is no page lead to the repository."
+    "Relative links lead to the page of a notebook, or else to the repository."
     def link(m):
-        target = (ROOT/folder/m[2].split('#')[0]).resolve()
-        page = target.suffix == '.ipynb' and target.parent == ROOT/'nbs'
-        return m[0] if page or not target.is_relative_to(ROOT) else f'{m[1]}({BLOB}/{target.relative_to(ROOT).as_posix()})'
+        path, mark, anchor = m[2].partition('#')
+        target = (ROOT/folder/path).resolve()
+        if target.parent == ROOT/'nbs' and target.suffix == '.ipynb': return f'{m[1]}({target.name}{mark}{anchor})'
+        return f'{m[1]}({BLOB}/{target.relative_to(ROOT).as_posix()}{mark}{anchor})' if target.is_relative_to(ROOT) else m[0]
     return re.sub(r'(?<!!)(\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)', link, text)
 
 

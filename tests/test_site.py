@@ -247,10 +247,10 @@ def test_report_and_model_cards_appear_when_they_are_there(tmp_path, monkeypatch
     report = build.report_page(tmp_path)
     assert 'Nothing has been written' in report and report.count('| 7 |') == 1 and 'Words.' in report
     (tmp_path/'logocap/weights').mkdir(parents=True)
-    (tmp_path/'logocap/weights/README.md').write_text('# Cards\n\nSee [data](../../data/README.md) and ![a curve](curve.png).\n')
+    (tmp_path/'logocap/weights/README.md').write_text('# Cards\n\nSee [data](../../data/README.md), [people](../../nbs/01_people.ipynb) and ![a curve](curve.png).\n')
     (tmp_path/'logocap/weights/curve.png').write_bytes(b'curve')
     cards = build.models_page(tmp_path)
-    assert f'[data]({build.BLOB}/data/README.md) and ![a curve](weights-curve.png)' in cards and (tmp_path/'weights-curve.png').read_bytes() == b'curve'
+    assert f'[data]({build.BLOB}/data/README.md), [people](01_people.ipynb) and ![a curve](weights-curve.png)' in cards and (tmp_path/'weights-curve.png').read_bytes() == b'curve'
     (tmp_path/'tables').mkdir()
     (tmp_path/'tables/table1.md').write_text('# Table 1\n\n| a |\n|---|\n| 1 |\n\n[more](table1.json)\n')
     (tmp_path/'tables/bound.png').write_bytes(b'picture')
