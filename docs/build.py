@@ -66,11 +66,12 @@ def repository_links(
     text:str, # Markdown
     folder:str, # of the file it comes from, from the root
 ) -> str: # the same, links to other files of the repository leading there
-    "Relative links to what is no page lead to the repository."
+    "Relative links lead to the page of a notebook, or else to the repository."
     def link(m):
-        target = (ROOT/folder/m[2].split('#')[0]).resolve()
-        page = target.suffix == '.ipynb' and target.parent == ROOT/'nbs'
-        return m[0] if page or not target.is_relative_to(ROOT) else f'{m[1]}({BLOB}/{target.relative_to(ROOT).as_posix()})'
+        path, mark, anchor = m[2].partition('#')
+        target = (ROOT/folder/path).resolve()
+        if target.parent == ROOT/'nbs' and target.suffix == '.ipynb': return f'{m[1]}({target.name}{mark}{anchor})'
+        return f'{m[1]}({BLOB}/{target.relative_to(ROOT).as_posix()}{mark}{anchor})' if target.is_relative_to(ROOT) else m[0]
     return re.sub(r'(?<!!)(\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)', link, text)
 
 
@@ -79,26 +80,39 @@ def picture_text(
     above:str, # the Markdown above it
 ) -> str: # what its pictures show
     "The alternative text of a cell's pictures: its `#| fig-alt:`, else the titles that its code writes on them, else the last paragraph above it."
-    return titles(source) or re.sub(r'\[([^\]]*)\]\([^)]*\)|[`*$]', r'\1', last_words(above))
+    if given := re.search(r'^#\| *fig-alt: *(.+)$', source, re.M): return given[1].strip()
+    said, words = titles(source), re.sub(r'\[([^\]]*)\]\([^)]*\)|[`*$]', r'\1', last_words(above))
+    return said if len(re.sub(r'\W', '', said)) > 12 else f'{said}: {words}'.strip(': ')  # "level …" alone says little
 
 
 def titles(
     source:str, # of a code cell
 ) -> str: # what its pictures show; may be empty
-    "What a cell says of its pictures itself: `#| fig-alt:`, or the titles in its code."
-    if given := re.search(r'^#\| *fig-alt: *(.+)$', source, re.M): return given[1].strip()
+    "The titles that a cell writes on its pictures, as far as they stand in its code."
     try: tree = ast.parse(re.sub(r'^[%!].*$', '', source, flags=re.M))
     except SyntaxError: return ''
+    loops = [(l.target, l.iter) for l in ast.walk(tree) if isinstance(l, (ast.For, ast.comprehension))]
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call): continue
         called = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
         values = [k.value for k in node.keywords if k.arg == 'title'] + (node.args[:1] if called in ('set_title', 'suptitle', 'title') else [])
         for v in values:
-            parts = [v] if isinstance(v, ast.Constant) else v.values if isinstance(v, ast.JoinedStr) else []
-            words = ''.join(str(p.value) if isinstance(p, ast.Constant) else '…' for p in parts).strip()
-            if len(words) > 3 and words not in found: found.append(words)
-    return '; '.join(found)
+            if isinstance(v, ast.Name):  # a loop hands it out
+                looped = [i for target, i in loops if v.id in [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]]
+                found += [n.value for i in looped for n in ast.walk(i) if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) > 3]
+            else: found.append(spelt(v).strip())
+    return '; '.join(dict.fromkeys(t for t in found if len(t.strip('…')) > 3))
+
+
+def spelt(
+    node, # an expression that makes a text
+) -> str: # its fixed parts, … for what is computed
+    "What can be said of a text without running it."
+    if isinstance(node, ast.Constant): return str(node.value)
+    if isinstance(node, ast.JoinedStr): return ''.join(map(spelt, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add): return spelt(node.left) + spelt(node.right)
+    return '…'
 
 
 def table_outputs(
@@ -183,11 +197,26 @@ def commands_page():
     return text
 
 
-def models_page():
+def models_page(
+    source:Path, # folder of the pages, for the pictures
+) -> str: # Markdown
     "The model cards, logocap/weights/README.md, or what stands in until there are any."
     cards = ROOT/cfg['lib_name']/'weights/README.md'
-    if cards.is_file(): return repository_links(cards.read_text(encoding='utf-8'), cards.parent.relative_to(ROOT).as_posix())
+    if cards.is_file(): return repository_links(with_pictures(cards.read_text(encoding='utf-8'), cards.parent, source), cards.parent.relative_to(ROOT).as_posix())
     return '# Models\n\nThe package brings no weights of its own yet. It runs on checkpoints in the released format; [the front page](index.ipynb) says where to get them.\n'
+
+
+def with_pictures(
+    text:str, # Markdown
+    folder:Path, # that its pictures are relative to
+    source:Path, # folder of the pages
+) -> str: # the same, its pictures lying beside the pages
+    "Copies the pictures that a text shows."
+    def copy(m):
+        name = f'{folder.name}-{Path(m[2]).name}'
+        shutil.copy(folder/m[2], source/name)
+        return f'{m[1]}({name})'
+    return re.sub(r'(!\[[^\]]*\])\((?!https?:)([^)\s]+)\)', copy, text)
 
 
 def last_words(
@@ -221,12 +250,12 @@ def report_page(
     if not made:
         text += 'Nothing has been written to `tables/` where this page was built, so it shows what the notebooks hold; `make tables` measures anew.\n\n'
         return text + ''.join(map(stored_tables, [ROOT/'nbs/index.ipynb', *notebooks()]))
-    text += 'They were found in `tables/` when this page was built.\n\n' + '\n\n'.join(re.sub(r'^(#+ )', r'#\1', f.read_text(encoding='utf-8'), flags=re.M) for f in made)
+    text += 'They were found in `tables/` when this page was built.\n\n'
+    tables = '\n\n'.join(re.sub(r'^(#+ )', r'#\1', f.read_text(encoding='utf-8'), flags=re.M) for f in made)
+    tables = re.sub(r'(?<!!)\[([^\]]*)\]\((?!https?:|#)[^)]*\)', r'\1', tables)  # other files of the folder are not on the site
     for file in sorted(p for p in folder.iterdir() if p.suffix in ('.png', '.svg')):
-        shutil.copy(file, source/f'report-{file.name}')
-        if f']({file.name})' in text: text = text.replace(f']({file.name})', f'](report-{file.name})')
-        else: text += f'\n\n## Figure: {file.stem}\n\n![The figure {file.stem}, drawn from the tables above](report-{file.name})\n'
-    return text
+        if f']({file.name})' not in tables: tables += f'\n\n## Figure: {file.stem}\n\n![The figure {file.stem}, drawn from the tables above]({file.name})\n'
+    return text + with_pictures(tables, folder, source)
 
 
 def stage(
@@ -251,7 +280,7 @@ def stage(
             trees = [f'```{{toctree}}\n:hidden:\n:caption: {part}\n\n' + '\n'.join(docs) + '\n```' for part, docs in contents().items()]
             nb.cells.append(nbformat.v4.new_markdown_cell('\n\n'.join(trees)))
         nbformat.write(nb, source/path.name)
-    written = dict(commands=commands_page(), models=models_page(), report=report_page(source))
+    written = dict(commands=commands_page(), models=models_page(source), report=report_page(source))
     for name in ('glossary', 'differences'): written[name] = (DOCS/f'{name}.md').read_text(encoding='utf-8')
     for name, text in written.items(): (source/f'{name}.md').write_text(doclinks(text, pages), encoding='utf-8')
 

@@ -67,6 +67,7 @@ def open_page(browser):
     contexts = []
     def open_page(url, width=1280, height=900, **options):
         contexts.append(browser.new_context(viewport=dict(width=width, height=height), **options))
+        contexts[-1].set_default_timeout(300_000)  # milliseconds, for a busy machine
         page = contexts[-1].new_page()
         page.goto(url)
         return page
@@ -104,6 +105,7 @@ def visits(site, address, browser):
     "What each page says of itself on a desk: facts, errors on the console, requests that failed or went elsewhere."
     seen = {}
     context = browser.new_context(viewport=dict(width=1280, height=900))
+    context.set_default_timeout(300_000)
     for name in pages(site):
         page, faults = context.new_page(), []
         page.on('console', lambda m: faults.append(f'console: {m.text}') if m.type in ('error', 'warning') else None)
@@ -180,7 +182,7 @@ def test_search_finds_a_word(open_page, site, address, kind):
     page.locator('input[type=search]:visible').fill('hsigmoid')
     page.keyboard.press('Enter')
     result = page.locator('ul.search li a').first
-    result.wait_for(timeout=60_000)
+    result.wait_for()
     result.click()
     page.wait_for_url(re.compile(r'cmp'))
     assert 'hsigmoid' in page.locator('article').inner_text()
@@ -241,17 +243,20 @@ def test_report_and_model_cards_appear_when_they_are_there(tmp_path, monkeypatch
     shown = nbformat.v4.new_output('stream', text='| a |\n|--:|\n| 7 |\n')
     cells = [nbformat.v4.new_markdown_cell('Words.'), *(nbformat.v4.new_code_cell(s, outputs=[shown]) for s in ('#| echo: false\nshow()', 'show()'))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path/'nbs/index.ipynb')
-    assert 'no weights of its own' in build.models_page()
+    assert 'no weights of its own' in build.models_page(tmp_path)
     report = build.report_page(tmp_path)
     assert 'Nothing has been written' in report and report.count('| 7 |') == 1 and 'Words.' in report
     (tmp_path/'logocap/weights').mkdir(parents=True)
-    (tmp_path/'logocap/weights/README.md').write_text('# Cards\n\nSee [data](../../data/README.md).\n')
-    assert f'[data]({build.BLOB}/data/README.md)' in build.models_page()
+    (tmp_path/'logocap/weights/README.md').write_text('# Cards\n\nSee [data](../../data/README.md), [people](../../nbs/01_people.ipynb) and ![a curve](curve.png).\n')
+    (tmp_path/'logocap/weights/curve.png').write_bytes(b'curve')
+    cards = build.models_page(tmp_path)
+    assert f'[data]({build.BLOB}/data/README.md), [people](01_people.ipynb) and ![a curve](weights-curve.png)' in cards and (tmp_path/'weights-curve.png').read_bytes() == b'curve'
     (tmp_path/'tables').mkdir()
-    (tmp_path/'tables/table1.md').write_text('# Table 1\n\n| a |\n|---|\n| 1 |\n')
+    (tmp_path/'tables/table1.md').write_text('# Table 1\n\n| a |\n|---|\n| 1 |\n\n[more](table1.json)\n')
     (tmp_path/'tables/bound.png').write_bytes(b'picture')
     report = build.report_page(tmp_path)
-    assert '## Table 1\n\n| a |' in report and '](report-bound.png)' in report and (tmp_path/'report-bound.png').read_bytes() == b'picture'
+    assert '## Table 1\n\n| a |' in report and 'table1.json' not in report
+    assert '](tables-bound.png)' in report and (tmp_path/'tables-bound.png').read_bytes() == b'picture'
 
 
 def test_cells_become_what_their_directives_say():
@@ -265,9 +270,11 @@ def test_cells_become_what_their_directives_say():
     assert staged('#| hide\nx').metadata['tags'] == ['remove-cell']
     tests = staged('x = 1\n' * 7 + 'test_eq(x, 1)')
     assert tests.metadata['tags'] == ['hide-input'] and staged('test_eq(x, 1)').metadata['tags'] == staged('x = 1\n' * 9).metadata['tags'] == []
-    assert alt(staged("#| fig-alt: Two lines.\nax.set(title='One')", '', picture)) == 'Two lines.'
+    assert alt(staged("ax.set(title=f'level {n}')", 'Three levels.', picture)) == 'level …: Three levels.'
+    assert alt(staged("#| fig-alt: Two lines.\nax.set(title='One')", 'Words.', picture)) == 'Two lines.'
     assert alt(staged("ax.set(title=f'loss {n}'); fig.suptitle('All of it')", '', picture)) == 'loss …; All of it'
-    assert alt(staged('plot()', '## Head\n\nOther.\n\nWhat `it` [says](x.ipynb):', picture)) == 'What it says:'
+    assert alt(staged("for ax, t in zip(axes, ('left side', 'right side')): ax.set(title=t)", '', picture)) == 'left side; right side'
+    assert alt(staged('plot()', '## Head\n\nOther.\n\nWhat `it` [says](x.ipynb):', picture)) == 'What it says'
     with pytest.raises(ValueError, match='fig-alt'): staged('plot()', '', picture)
     printed = nbformat.v4.new_output('stream', text='before\n| a |\n|--:|\n| 1 |\nafter\n')
     assert [list(o.get('data', {'text': 0})) for o in staged('x', '', printed).outputs] == [['text'], ['text/markdown'], ['text']]

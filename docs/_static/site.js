@@ -3,13 +3,13 @@ if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 
 // What scrolls must be reachable with the keyboard.
 const reach = () => document.querySelectorAll('.equation .scroll, .cell_output .output, .table-wrapper, pre, .pst-scrollable-table-container').forEach(e => {
-  if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
+  if (e.scrollWidth > e.clientWidth || !e.checkVisibility()) e.tabIndex = 0;  // what is folded cannot be measured yet
 });
 addEventListener('load', reach);
 addEventListener('resize', reach);
 
-// Names for those who hear the page: the search button's is what it shows, an arrow in the contents folds what is below it.
+// Names for those who hear the page: buttons are called what they show, an arrow in the contents folds what is below it.
 addEventListener('DOMContentLoaded', () => {
-  document.querySelectorAll('.search-button-field').forEach(b => b.removeAttribute('aria-label'));
+  document.querySelectorAll('.search-button-field, details.hide > summary').forEach(b => b.removeAttribute('aria-label'));
   document.querySelectorAll('nav summary').forEach(s => { if (!s.innerText.trim()) s.setAttribute('aria-label', `Pages under ${s.closest('li').querySelector('a').innerText}`); });
 });
