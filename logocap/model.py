@@ -65,7 +65,6 @@ def poses_from_fields(
 class Network(nn.Module):
     "LOGO-CAP's network (Fig. 3): pictures B×3×H×W → every stage up to the poses B×N×17×3, in input px."
     candidates = 30 # N, people looked at in a picture
-
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps (48 in the released W48)
@@ -78,8 +77,7 @@ class Network(nn.Module):
         super().__init__()
         self.widths = dict(width=width, c1=c1, c2=c2, c3=c3, cmp_widths=tuple(cmp_widths), k=k, stem=stem)
         self.backbone = HRNet(width, stem)
-        self.heatmap_head = pointwise_head(self.backbone.channels, c1, 18)
-        self.offset_head = pointwise_head(self.backbone.channels, c2, 34)
+        self.heatmap_head, self.offset_head = (pointwise_head(self.backbone.channels, mid, out) for mid, out in ((c1, 18), (c2, 34)))
         self.embedding_head = embedding_head(self.backbone.channels, c3)
         self.cmp = MessagePassing(c3, cmp_widths, k)
 
@@ -90,9 +88,7 @@ class Network(nn.Module):
         "The three maps at stride 4 that everything else is read from."
         b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
         heatmaps, offsets = self.heatmap_head(f), self.offset_head(f)
-        if flip_test:
-            heatmaps = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2
-            offsets = (offsets[:b] + unflip_offsets(offsets[b:])) / 2
+        if flip_test: heatmaps, offsets = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2, (offsets[:b] + unflip_offsets(offsets[b:])) / 2
         return heatmaps, offsets, self.embedding_head(f[:b])
 
     def forward(self,

@@ -722,6 +722,7 @@ def mixed_difficulty(
     "A difficulty for each picture of a series, spread evenly over any stretch of it (multiples of the golden ratio)."
     return hardest * (index * (5**.5 - 1) / 2 % 1)
 
+# %% ../nbs/01_people.ipynb #20fb1e26
 def write_split(
     folder, # in COCO's layout; made if need be
     split:str, # name of the split
