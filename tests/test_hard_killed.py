@@ -63,12 +63,13 @@ def test_training(tmp_path, run, tried):
     tried(PART, 'training interrupted by SIGINT', 1, 'ended after a step, with its checkpoint')
     for n in range(kills):
         process = start('logocap-train', '--out', folder, *options)
-        if n % 3 == 2 or not LONG and n == 0:  # as soon as the next checkpoint is being written
-            seen = loads_step(folder)
-            wait(lambda: loads_step(folder) > seen, process)
+        seen, way = loads_step(folder), n % 3 if LONG else n + 1
+        if way == 0: time.sleep(rng.uniform(0, .9 * ready))  # while it starts
+        else: wait(lambda: loads_step(folder) > seen, process)
+        if way == 1: time.sleep(rng.uniform(0, pace))  # somewhere in a step
+        if way == 2:  # as soon as the next checkpoint is being written
             wait((folder/'checkpoint.pt.part').exists, process)
             writing += 1
-        else: time.sleep(rng.uniform(0, ready + pace * steps / kills / 2))
         assert process.poll() is None, 'the run was over before it could be killed'
         process.kill()
         process.wait()
