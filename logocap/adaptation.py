@@ -35,7 +35,8 @@ def attract(
     size, m = kem.shape[-1], kam.shape[-1]
     if kem.device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX2': # there oneDNN's grouped convolution is five times slower than this
         whole = -(-(size + m - 1) // 4) * 4
-        spectrum = torch.fft.rfft2(kem.float(), (whole, whole)) * torch.fft.rfft2(kam.float() / m**2, (whole, whole))
+        full = lambda t: torch.fft.rfft2(t.to(torch.promote_types(t.dtype, torch.float32)), (whole, whole)) # no transforms of half precision
+        spectrum = full(kem) * full(kam / m**2)
         return torch.fft.irfft2(spectrum, (whole, whole))[..., m // 2:m // 2 + size, m // 2:m // 2 + size].to(kem)
     kernels = (kam / m**2).flip(-1, -2).reshape(-1, 1, m, m)
     maps = kem.reshape(1, -1, size, size)

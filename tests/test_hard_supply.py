@@ -52,12 +52,12 @@ def test_lock_covers_what_is_required(tried):
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')
     wanted = [Requirement(r) for key in ('requirements', 'dev_requirements') for r in config['DEFAULT'][key].split()]
-    text = (ROOT/'requirements-ci.txt').read_text().replace('\\\n', ' ')
+    text = (ROOT/'.ci/requirements.txt').read_text().replace('\\\n', ' ')
     locked = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith('#')]
     versions = {}
     for line in locked:
         assert re.match(r'[\w.-]+==\S+', line) and re.search(r'--hash=sha256:[0-9a-f]{64}', line), line[:80]
         name, version = re.match(r'([\w.-]+)==(\S+)', line).groups()
         versions.setdefault(name.lower().replace('_', '-'), []).append(version)
-    for r in wanted: assert any(r.specifier.contains(v) for v in versions.get(r.name.lower(), [])), f'{r} is not in requirements-ci.txt'
+    for r in wanted: assert any(r.specifier.contains(v) for v in versions.get(r.name.lower(), [])), f'{r} is not in .ci/requirements.txt'
     tried(PART, 'locked packages', len(locked), 'every one with its hashes')
