@@ -366,7 +366,7 @@ def table1_note(
     "What stands under Table 1: the data, the options, the baseline, the share of the gap, the second figure of the bound."
     data, options, closed = table['provenance']['data'], table['provenance']['options'], [c for c in table['gap_closed'] if c is not None]
     seeds = [len(table['per_seed'][n]) for n in ('LOGO-CAP', 'Baseline')]
-    share = 'no gap' if not closed else f'{100 * np.mean(closed):.0f} %' + (f' ± {100 * np.std(closed, ddof=1):.0f}' if len(closed) > 1 else '')
+    share = 'nothing' if not closed else f'{100 * np.mean(closed):.0f}' + (f' ± {100 * np.std(closed, ddof=1):.0f}' if len(closed) > 1 else '') + ' %'
     base = {'trained alone': f'a network trained alone ({seeds[1]} of them)', 'own initial poses': "LOGO-CAP's own initial poses"}[table['baseline']]
     return (f'{data["images"]} images of {data["split"]} ({"all" if options["all_images"] else "those with annotated people"}), short side '
             f'{options["short_side"]}, {"with" if options["flip_test"] else "without"} flip test; the paper: HRNet-W32 on COCO val2017. '
