@@ -284,6 +284,7 @@ def warp(
 ) -> np.ndarray: # h×w×3 uint8
     "Affine warp by bilinear interpolation with a black border, rounded to whole grey levels."
     height, width = image.shape[:2]
+    if tuple(size) == (width, height) and np.array_equal(matrix, np.eye(2, 3)): return image.copy() # nothing to do
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     u, v = np.tensordot(inverse, np.stack([x, y, np.ones_like(x)]).astype(float), 1)

@@ -59,7 +59,7 @@ def poses_from_fields(
             side, alone = options.pop('side', 97), options.pop('alone', False)
             poses = adapt(once(f'kem {side}', lambda: global_kem(up, global_mesh(initial, side))), None if alone else kam, initial, centers, **options)
     scores = pose_scores(poses)
-    return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0))
+    return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
 
 # %% ../nbs/09_model.ipynb #ab5772c0
 class Network(nn.Module):
@@ -214,7 +214,7 @@ class LogoCap(Network):
         load_strictly(model, tensors, file)
         model.short_side = int(about.get('short_side', 640 if widths['width'] == 48 else 512))
         model.candidates = int(about.get('candidates', 30))
-        return model.to(device or 'cpu').eval()
+        return model.to(device or 'cpu', memory_format=torch.channels_last).eval() # the faster order for convolutions
 
     def save_pretrained(self,
         file, # .safetensors

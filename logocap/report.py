@@ -16,7 +16,8 @@ from fastcore.script import Param
 from .coco import (FLIP, KEYPOINTS, CocoFolder, check_output, invert_affine, keypoint_similarity, network_input, oks, read_image, show_poses,
                           transform_points, whole_file, write_json, write_text)
 from .center_offset import suppress_duplicates
-from .model import command, embedded_weights, poses_from_fields
+from .hrnet import embedded_weights
+from .model import command, poses_from_fields
 from .tables import (Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of,
                             own_data, paper, provenance, table1_lines, table1_note, write_table, write_table1)
 from .compare import (folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, named_files, paired_bootstrap,
@@ -324,7 +325,7 @@ def tables_command(
     scales:list=None, # sizes of the input to average over, 0.5 1 2 say; default: 1
     all_images:bool=False, # count images without annotated people in Table 1 and the ablations too
     limit:int=None, # only the first images, for a trial
-    batch_size:int=1, # images of equal input size at a time
+    batch_size:int=4, # images of equal input size at a time
     workers:int=0, # processes that read pictures
     device:str=None, # cuda, mps or cpu; default: the fastest there is
     fresh:bool=False, # compute again what an earlier run has kept

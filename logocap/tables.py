@@ -93,7 +93,7 @@ class Scales(nn.Module):
     ):
         super().__init__()
         self.network, self.scales = network, scales
-        self.cmp, self.short_side, self.widths = network.cmp, network.short_side, network.widths
+        self.cmp, self.short_side, self.widths, self.candidates = network.cmp, network.short_side, network.widths, network.candidates
 
     def fields(self,
         images:torch.Tensor, # B×3×H×W

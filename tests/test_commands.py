@@ -69,7 +69,7 @@ def test_tables_bad_input(run, folder, tiny, tmp_path, spoil, fault):
 
 
 def test_tables_without_weights(run, folder): 
-    from logocap.model import embedded_weights
+    from logocap.hrnet import embedded_weights
     if embedded_weights(): pytest.skip('this copy has weights of its own')
     fails(run('logocap-tables', '--data', folder), 'no weights', 'logocap-tables')
 

@@ -89,7 +89,7 @@ def test_tensors_that_do_not_fit(state, tmp_path, tried):
     floats = [n for n in names if state[n].is_floating_point()]
     for n in floats if LONG else rng.choice(floats, 8):
         t = state[n]
-        nan, inf = t.clone(), t.clone()
+        nan, inf = (t.clone(memory_format=torch.contiguous_format) for _ in range(2))
         nan.view(-1)[0], inf.view(-1)[-1] = torch.nan, -torch.inf
         wide = torch.cat([t, t])
         for what, bad, *faults in (('not finite', nan, f'tensor {n} holds'), ('not finite', inf, f'tensor {n} holds'), ('of another width', wide, 'tensor '),
