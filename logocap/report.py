@@ -179,7 +179,7 @@ def show_figure4(
         (x, y), half = np.mean(points, 0), max(20, np.ptp(points, 0).max() * .8)
         below.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
         below.set_title(f'{KEYPOINTS[k].replace("_", " ")}: {pair["similarity"][0]:.2f} → {pair["similarity"][1]:.2f}', fontsize=9)
-    axes[1, 0].legend(fontsize=7, facecolor='.6')
+    if axes[1, 0].get_legend_handles_labels()[0]: axes[1, 0].legend(fontsize=7, facecolor='.6')
 
 def figure4_json(
     measured:dict, # as `measure_figure4` returns it
