@@ -34,7 +34,8 @@ def upsample(
     size:tuple, # H, W of the network input, px
 ) -> torch.Tensor: # B×18×H×W float32
     "Heat maps at the size of the network input, bilinear (Eq. 3), in float32: positions are read off them."
-    return F.interpolate(heatmaps.float(), size=tuple(size), mode='bilinear', align_corners=False)
+    # the channels-last kernel rounds the two equal rows at the border differently, and a centre there would be no maximum any more
+    return F.interpolate(heatmaps.float().contiguous(), size=tuple(size), mode='bilinear', align_corners=False)
 
 # %% ../nbs/03_center_offset.ipynb #4a0b8bb4
 def gaussian_maps(

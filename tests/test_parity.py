@@ -126,5 +126,5 @@ def test_released_w32_layout(parity):
         tensors = {our_name(n): torch.empty(s) for n, s in shapes.items()}
         widths = read_widths(tensors, 'w32')
         state = LogoCap(**widths).state_dict()
-    assert widths == dict(width=32, c1=32, c2=256, c3=64, cmp_widths=(512, 256, 128), k=20)
+    assert widths == dict(width=32, c1=32, c2=256, c3=64, cmp_widths=(512, 256, 128), k=20, stem=64)
     assert {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in tensors.items()}
