@@ -12,7 +12,6 @@ __all__ = ['OCHUMAN_IMAGES', 'IMAGES', 'named_files', 'read_results', 'score_met
 import copy, json, time, zipfile
 from pathlib import Path
 import numpy as np
-import torch
 from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, network_input, read_image, whole_file, write_json
 from .model import detect
 from .tables import (Detector, detection_files, detections_of, file_hash, options_of, over_seeds, paper, paper_rows, points, provenance)
