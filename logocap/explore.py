@@ -154,7 +154,7 @@ def keypoint_view(
             drawn.update(person=person, mesh=page.plot([], [], ',k')[0], marks=mark(page))
         drawn['mesh'].set_data(*mesh.flatten(0, 1).T)
         step = (mesh[0, 1, 0] - mesh[0, 0, 0]).item()
-        for m, ax, values, half in zip(maps, axes, (s['kam'], s['before'], s['after']), (5.5 * step, 48.5, 48.5)):
+        for m, ax, values, half in zip(maps, axes, (s['kam'], s['before'], s['after']), (len(mesh) / 2 * step, 48.5, 48.5)):
             m.set(data=values, extent=(-half, half, half, -half), clim=(0, max(values.max().item(), 1e-6)))
             ax.set(xlim=(-half, half), ylim=(half, -half))
         for middle, lines in ((0, drawn['marks']), *((s['initial'], own) for own in marks)):
@@ -182,7 +182,7 @@ def explore_keypoint(
 def window_curve(
     model:LogoCap, # the network, on any device
     folder:CocoFolder=None, # a split; None: val of the embedded drawn people
-    count:int=40, # pictures, from the first
+    count:int=30, # pictures, from the first
     sides:tuple=tuple(range(1, 26, 2)), # cells a side
 ) -> dict: # side → AP of the bound, points
     "The empirical upper bound by window side, from the network's initial poses; raises FileNotFoundError where this copy lacks the drawn people."
@@ -350,7 +350,7 @@ def decode(
 def look_at_split(
     model:LogoCap, # the network, on any device
     folder:CocoFolder=None, # a split; None: val of the embedded drawn people
-    count:int=40, # pictures, from the first
+    count:int=30, # pictures, from the first
     widths:tuple=WIDTHS, # σ of the reweighing Gaussian, px
 ) -> dict: # folder, ids; centers P×N×3; pairs: σ → 2×P×N×17×3; back P×2×3
     "Everything that decoding the first pictures of a split needs; raises FileNotFoundError where this copy lacks the drawn people."
