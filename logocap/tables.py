@@ -137,7 +137,7 @@ def load_detections(
     "Detections as `save_detections` was given them; raises ValueError for a file that is none."
     try:
         with np.load(file) as f: ids, scores, poses = f['image_id'], f['score'], f['keypoints'].reshape(-1, 17, 3)
-    except (ValueError, KeyError, OSError, EOFError) as e: raise ValueError(f'{file}: not a file of detections ({e}); remove it') from None
+    except Exception as e: raise ValueError(f'{file}: not a file of detections ({e}); remove it') from None # zip and NumPy raise whatever a torn file makes them stumble over
     return [r for i, p, s in zip(ids.tolist(), poses, scores) for r in coco_results(i, p[None], s[None])]
 
 # %% ../nbs/11_tables.ipynb #d22e0b75
@@ -398,7 +398,7 @@ def write_table1(
     for name, results in detections.items(): write_json(out/f'detections-{name}.json', results)
     fig = Figure(figsize=(6, 3.6), layout='constrained')
     show_bound(table['bound_by_window'], table['rows'], fig.subplots())
-    fig.savefig(out/'bound.png', dpi=150)
+    with whole_file(out/'bound.png') as part: fig.savefig(part, format='png', dpi=150)
     write_table(out, 'table1', 'Table 1', table1_lines(table), table1_note(table), table)
 
 # %% ../nbs/11_tables.ipynb #9f495cd3
