@@ -1,5 +1,4 @@
 "Sphinx's configuration; `build.py` writes the pages that it reads."
-import re
 import sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -15,7 +14,7 @@ release = cfg['version']
 extensions = ['myst_nb', 'mathml']
 html_math_renderer = 'mathml'
 nb_execution_mode = 'off'
-nb_ipywidgets_js = {}  # widgets need a kernel; what moves here was rendered beforehand
+nb_ipywidgets_js = {}  # widgets need a kernel and are left out; what moves here was rendered beforehand
 nb_merge_streams = True
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_block', 'attrs_inline']
 myst_heading_anchors = 4
