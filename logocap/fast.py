@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fold', 'one_pass', 'FusedConv', 'fused', 'Residual', 'Exchange', 'FastHRNet', 'bilinear_matrix', 'enlarge', 'Mixed',
-           'FastHeads', 'WindowConv', 'FastMessagePassing', 'heatmap_windows']
+           'FastHeads', 'WindowConv', 'FastMessagePassing', 'heatmap_windows', 'FastNetwork']
 
 # %% ../nbs/08b_fast.ipynb #fast0002
 import functools
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
+from .center_offset import unflip_heatmaps, unflip_offsets
 
 # %% ../nbs/08b_fast.ipynb #fast0004
 def fold(
@@ -62,8 +63,8 @@ class FusedConv(nn.Module):
     ) -> torch.Tensor: # B×out×h×w
         if x.device.type == 'cpu' and x.dtype == torch.float32 and not torch.compiler.is_compiling() and not x.requires_grad and one_pass(): return self.in_one_pass(x, other)
         y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        if other is not None: y = y + other
-        return F.relu(y) if self.relu else y
+        if other is not None: y.add_(other)
+        return y.relu_() if self.relu else y
 
 def fused(
     conv:nn.Conv2d, # a convolution
@@ -142,14 +143,14 @@ def bilinear_matrix(
 def enlarge(
     x:torch.Tensor, # B×C×h×w
     size:tuple, # H, W
-    onto:torch.Tensor=None, # B×C×H×W to add to; None: nothing
+    onto:torch.Tensor=None, # B×C×H×W, channels last in memory, to add to in place; None: nothing
 ) -> torch.Tensor: # B×C×H×W, channels last in memory
     "Bilinear enlargement of all channels, as two matrix products."
     b, c, h, w = x.shape
     rows, columns = (bilinear_matrix(n, m, x) for n, m in zip(size, (h, w)))
     wide = (columns @ x.permute(0, 2, 3, 1)).flatten(2) # B×h×(W·C)
     rows = rows.expand(b, -1, -1)
-    tall = rows @ wide if onto is None else torch.baddbmm(onto.permute(0, 2, 3, 1).flatten(2), rows, wide)
+    tall = rows @ wide if onto is None else onto.permute(0, 2, 3, 1).flatten(2).baddbmm_(rows, wide)
     return tall.unflatten(2, (size[1], c)).permute(0, 3, 1, 2)
 
 class Mixed(nn.Module):
@@ -169,25 +170,36 @@ class Mixed(nn.Module):
         return self.convs[0](xs[0], total)
 
 class FastHeads(nn.Module):
-    "Heat map, offset and embedding heads on HRNet's branches."
+    "Heat map, offset and embedding heads on HRNet's branches: lists of B×C_i×h_i×w_i → maps B×…×h_0×w_0."
     def __init__(self,
         heatmap_head:nn.Sequential, # as `pointwise_head` makes it
         offset_head:nn.Sequential, # the same
         embedding_head:nn.Sequential, # as `embedding_head` makes it
+        dtype:torch.dtype=torch.float32, # of the wide layers; the last ones stay float32, because places are read off them
     ):
         super().__init__()
-        (w1, b1), (w2, b2) = (fold(*head[:2]) for head in (heatmap_head, offset_head))
-        (v1, c1), (v2, c2) = (fold(head[3]) for head in (heatmap_head, offset_head))
-        self.mixed, self.embedding = Mixed(torch.cat([w1, w2]), torch.cat([b1, b2])), Mixed(*fold(*embedding_head[:2]))
-        self.last = FusedConv(torch.block_diag(v1[..., 0, 0], v2[..., 0, 0])[..., None, None], torch.cat([c1, c2]), relu=False) # stays float32: places are read off it
+        self.heatmap_mix, self.offset_mix, self.embedding = (Mixed(*fold(*head[:2])).to(dtype) for head in (heatmap_head, offset_head, embedding_head))
+        self.heatmap_last, self.offset_last = (fused(head[3], relu=False).float() for head in (heatmap_head, offset_head))
 
-    def forward(self,
+    def heatmaps(self, xs): return self.heatmap_last(self.heatmap_mix(xs).float())
+    def offsets(self, xs): return self.offset_last(self.offset_mix(xs).float())
+
+    def offsets_at(self,
         xs:list, # B×C_i×h_i×w_i
-        n:int, # how many pictures, the first, an embedding is wanted of
-    ) -> tuple: # heat maps B×18×h×w and offsets B×34×h×w, float32; embedding n×C3×h×w
-        "All three maps."
-        maps = self.last(self.mixed(xs).to(self.last.weight.dtype))
-        return maps[:, :18], maps[:, 18:], self.embedding([x[:n] for x in xs])
+        cells:torch.Tensor, # B×N×2: x, y, whole cells of the finest branch
+    ) -> torch.Tensor: # B×N×34 float32
+        "The offset map at some cells only, all other cells being left out of the computation."
+        features = []
+        for x in xs:
+            n = torch.tensor([x.shape[3], x.shape[2]], device=x.device)
+            at = ((cells + .5) * (x.shape[3] / xs[0].shape[3]) - .5).clamp(min=0).minimum(n - 1)
+            low, share = at.long(), (at % 1)[..., None] # B×N×2, B×N×2×1
+            high = (low + 1).minimum(n - 1)
+            read = lambda cx, cy: x.permute(0, 2, 3, 1)[torch.arange(len(x), device=x.device)[:, None], cy, cx].float()
+            row = lambda cy: torch.lerp(read(low[..., 0], cy), read(high[..., 0], cy), share[..., 0, :])
+            features.append(torch.lerp(row(low[..., 1]), row(high[..., 1]), share[..., 1, :]))
+        first, last = torch.cat([c.weight for c in self.offset_mix.convs], 1)[..., 0, 0].float(), self.offset_last
+        return F.linear(F.relu(F.linear(torch.cat(features, -1), first, self.offset_mix.convs[0].bias.float())), last.weight[..., 0, 0], last.bias)
 
 # %% ../nbs/08b_fast.ipynb #fast0013
 def _short_convolution(m, points):
@@ -263,3 +275,49 @@ def heatmap_windows(
     k, b = torch.arange(17, device=poses.device)[:, None, None], torch.arange(len(poses), device=poses.device)[:, None, None, None, None]
     x, y = (first + torch.arange(weights.shape[-1], device=poses.device) for first, weights in ((x, columns), (y, rows)))
     return rows @ heatmaps[b, k, y[..., :, None], x[..., None, :]] @ columns.transpose(-1, -2)
+
+# %% ../nbs/08b_fast.ipynb #fast0021
+class FastNetwork(nn.Module):
+    "The convolutions of a network, folded, fused and rearranged; evaluation only."
+    def __init__(self,
+        network:nn.Module, # a Network; stays as it is
+        dtype:torch.dtype=torch.float32, # of the convolutions; coordinates and what is read off heat maps are float32 always
+    ):
+        super().__init__()
+        self.backbone = FastHRNet(network.backbone).to(dtype=dtype, memory_format=torch.channels_last)
+        self.heads = FastHeads(network.heatmap_head, network.offset_head, network.embedding_head, dtype)
+
+    def branches(self,
+        images:torch.Tensor, # B×3×H×W
+        flip_test:bool=False, # the mirrored pictures too, as the second half of the batch
+    ) -> list: # B×C_i×h_i×w_i, or 2B×…
+        "HRNet's four branches."
+        images = images.to(next(self.parameters()))
+        return self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
+
+    def lean_fields(self,
+        images:torch.Tensor, # B×3×H×W
+        flip_test:bool=False, # average with the mirrored pictures
+    ) -> tuple: # heat maps B×18×h×w; function from centres B×N×3 to initial poses B×N×17×2; embedding B×C3×h×w
+        "What poses are read from; of the offsets only what is asked for."
+        xs, b = self.branches(images, flip_test), len(images)
+        heatmaps = self.heads.heatmaps(xs)
+        if flip_test: heatmaps = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2
+        def initial(centers):
+            places = centers[..., :2] / 4
+            cells = places.long().minimum(torch.tensor([xs[0].shape[3] - 1, xs[0].shape[2] - 1], device=places.device))
+            mirrored = torch.stack([xs[0].shape[3] - 1 - cells[..., 0], cells[..., 1]], -1)
+            o = self.heads.offsets_at(xs, torch.cat([cells, mirrored]) if flip_test else cells)
+            if flip_test: o = (o[:b] + unflip_offsets(o[b:].transpose(1, 2)[..., None])[..., 0].transpose(1, 2)) / 2
+            return (places[..., None, :] - o.unflatten(-1, (17, 2))) * 4
+        return heatmaps, initial, self.heads.embedding([x[:b] for x in xs])
+
+    def fields(self,
+        images:torch.Tensor, # B×3×H×W
+        flip_test:bool=False, # average with the mirrored pictures
+    ) -> tuple: # heat maps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
+        "The three maps at stride 4, as `Network.fields`."
+        xs, b = self.branches(images, flip_test), len(images)
+        heatmaps, offsets = self.heads.heatmaps(xs), self.heads.offsets(xs)
+        if flip_test: heatmaps, offsets = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2, (offsets[:b] + unflip_offsets(offsets[b:])) / 2
+        return heatmaps, offsets, self.heads.embedding([x[:b] for x in xs])
