@@ -1,5 +1,4 @@
 "Sphinx's configuration; `build.py` writes the pages that it reads."
-import re
 import sys
 from configparser import ConfigParser
 from pathlib import Path

@@ -33,14 +33,14 @@ def attract(
     "Global maps convolved with attraction maps, each with its own: the adaptation of Eq. 9."
     if kem.shape[:3].numel() == 0: return torch.zeros_like(kem) # nobody: conv2d takes no empty groups
     size, m = kem.shape[-1], kam.shape[-1]
+    kernels = kam / m**2
     if kem.device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX2': # there oneDNN's grouped convolution is five times slower than this
         whole = -(-(size + m - 1) // 4) * 4
         full = lambda t: torch.fft.rfft2(t.to(torch.promote_types(t.dtype, torch.float32)), (whole, whole)) # no transforms of half precision
-        spectrum = full(kem) * full(kam / m**2)
+        spectrum = full(kem) * full(kernels)
         return torch.fft.irfft2(spectrum, (whole, whole))[..., m // 2:m // 2 + size, m // 2:m // 2 + size].to(kem)
-    kernels = (kam / m**2).flip(-1, -2).reshape(-1, 1, m, m)
     maps = kem.reshape(1, -1, size, size)
-    return F.conv2d(maps, kernels.to(maps), padding=m // 2, groups=maps.shape[1]).view_as(kem)
+    return F.conv2d(maps, kernels.flip(-1, -2).reshape(-1, 1, m, m).to(maps), padding=m // 2, groups=maps.shape[1]).view_as(kem)
 
 # %% ../nbs/07_adaptation.ipynb #05e85267
 def read_out(

@@ -41,11 +41,11 @@ class MessagePassing(nn.Sequential):
     def __init__(self,
         c3:int=64, # channels of the embedding
         widths:tuple=(512, 256, 128), # C4, C5, C6
-        k:int=20, # affine pairs of the attentive normalization
+        k:int=20, # affine pairs of the attentive normalization; 0: a plain batch norm in its place
     ):
         c4, c5, c6 = widths
         super().__init__(nn.Conv2d(17 * c3, c4, 3, padding=1, bias=False), nn.BatchNorm2d(c4), nn.ReLU(),
-                         nn.Conv2d(c4, c5, 3, padding=1, bias=False), AttentiveNorm(c5, k), nn.ReLU(),
+                         nn.Conv2d(c4, c5, 3, padding=1, bias=False), AttentiveNorm(c5, k) if k else nn.BatchNorm2d(c5), nn.ReLU(),
                          nn.Conv2d(c5, c6, 3, padding=1, bias=False), nn.BatchNorm2d(c6), nn.ReLU(),
                          nn.Conv2d(c6, 17, 1))
 

@@ -9,13 +9,12 @@ __all__ = ['OCHUMAN_IMAGES', 'IMAGES', 'named_files', 'read_results', 'score_met
            'write_submission', 'folder_splits', 'annotation_faults', 'folder_faults']
 
 # %% ../nbs/11b_compare.ipynb #bdba4bea
-import copy, hashlib, json, time, zipfile
+import copy, json, time, zipfile
 from pathlib import Path
 import numpy as np
-import torch
 from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, network_input, read_image, whole_file, write_json
 from .model import detect
-from .tables import (Detector, detection_file, detections_of, options_of, over_seeds, paper, paper_rows, points, provenance)
+from .tables import (Detector, detection_files, detections_of, file_hash, options_of, over_seeds, paper, paper_rows, points, provenance)
 
 # %% ../nbs/11b_compare.ipynb #524e50b1
 def named_files(
@@ -30,15 +29,18 @@ def named_files(
         files.setdefault(split, {})[name] = Path(file)
     return files
 
+def _read_json(file, what):
+    "What a JSON file holds; raises FileNotFoundError or ValueError naming it."
+    if not Path(file).is_file(): raise FileNotFoundError(f'{file}: no such file of {what}')
+    try: return json.loads(Path(file).read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f'{file}: not a JSON file ({e})') from None
+
 def read_results(
     file, # JSON in COCO's results format
     folder:CocoFolder, # the split that they belong to
 ) -> list: # detections of persons
     "Keypoint detections of any method; raises FileNotFoundError or ValueError naming the file and what is wrong with it."
-    file = Path(file)
-    if not file.is_file(): raise FileNotFoundError(f'{file}: no such file of results')
-    try: rows = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{file}: not a JSON file ({e})') from None
+    rows = _read_json(file, 'results')
     if not isinstance(rows, list): raise ValueError(f'{file}: not a list of detections, but a JSON {type(rows).__name__}')
     number = lambda v: type(v) in (int, float) and np.isfinite(v)
     for i, r in enumerate(rows):
@@ -61,7 +63,7 @@ def score_methods(
     for kind, level, title in (('weights', 'full', 'LOGO-CAP'), ('baseline', 'none', 'Baseline')):
         for w in networks[kind]:
             found = detections_of(detector, w, (level,), True)[level]
-            rows.setdefault(f'{title}-W{detector.load(w).widths["width"]}', {})[str(w)] = score(found)
+            rows.setdefault(f'{title}-W{detector.about(w)[1]}', {})[str(w)] = score(found)
     made = {name: dict(zip(('mean', 'spread'), over_seeds(list(per_seed.values()))), per_seed=per_seed, of='network') for name, per_seed in rows.items()}
     for name, file in results.items():
         row = score([r for r in read_results(file, folder) if r['image_id'] in counted])
@@ -130,8 +132,8 @@ def measure_table2(
     "Table 2: the paper's rows on COCO, and what is measured on this split."
     start, made = time.time(), score_methods(detector, networks, results)
     images = detector.image_ids(True)
-    record = provenance(detector, [*networks['weights'], *networks['baseline']], len(images), options_of(detector, detector.load(networks['weights'][0]).short_side, all_images=True), time.time() - start)
-    record['results'] = {n: dict(file=str(f), sha256=hashlib.sha256(f.read_bytes()).hexdigest()) for n, f in results.items()}
+    record = provenance(detector, [*networks['weights'], *networks['baseline']], len(images), options_of(detector, networks['weights'][0], all_images=True), time.time() - start)
+    record['results'] = {n: dict(file=str(f), sha256=file_hash(f)) for n, f in results.items()}
     coco = detector.folder.split == 'val2017' and len(images) == 5000
     note = (f'val, test-dev: the paper, on COCO. here: {len(images)} images of {detector.folder.split}, with or without people'
             + ('.' if coco else '; this is not COCO val2017, so its numbers compare with each other and not with the paper\'s.')
@@ -147,7 +149,7 @@ def measure_table3(
     start, drawn = time.time(), any(d.folder.split == 'occluded' for d in detectors.values())
     remarks = ''.join(check_ochuman(d.folder) for d in detectors.values() if 'ochuman' in d.folder.annotation_file.name)
     made = {title: score_methods(d, networks, results.get(d.folder.split, {})) for title, d in detectors.items()}
-    records = {t: provenance(d, [*networks['weights'], *networks['baseline']], len(d.image_ids(True)), options_of(d, d.load(networks['weights'][0]).short_side), time.time() - start) for t, d in detectors.items()}
+    records = {t: provenance(d, [*networks['weights'], *networks['baseline']], len(d.image_ids(True)), options_of(d, networks['weights'][0]), time.time() - start) for t, d in detectors.items()}
     note = ('val, test: the paper, on OCHuman. ' + ('occluded: drawn people whose boxes overlap, in OCHuman\'s place; these numbers compare with each other only. ' if drawn else '')
             + ('' if detectors else 'Nothing was measured: name OCHuman with --ochuman. ') + remarks)
     return comparison_lines('table3', made, ('AP',)), note.strip(), dict(paper=paper_rows('table3'), here=made, provenance=records)
@@ -158,10 +160,7 @@ def read_speed(
 ) -> dict: # rows: name → ms (and AP); provenance
     "Times of single images; raises FileNotFoundError or ValueError naming the file."
     if file is None: return dict(rows={}, provenance={})
-    file = Path(file)
-    if not file.is_file(): raise FileNotFoundError(f'{file}: no such file of times')
-    try: speed = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{file}: not a JSON file ({e})') from None
+    speed = _read_json(file, 'times')
     rows = speed.get('rows') if isinstance(speed, dict) else None
     if not isinstance(rows, dict): raise ValueError(f'{file}: has no "rows"')
     for name, row in rows.items():
@@ -247,19 +246,19 @@ def measure_speed(
     shares:tuple=(.5, .75, 1, 1.25), # of the short side
 ) -> dict: # points: short_side, level, AP, ms; provenance
     "AP and time of a network at several sizes of its input, for the levels none and full; kept with the detections."
-    start, rows, own = time.time(), [], detector.load(weights).short_side
+    start, rows, own = time.time(), [], detector.about(weights)[0]
     for side in dict.fromkeys(max(round(own * s / 32), 1) * 32 for s in shares):
         at = copy.copy(detector)
         at.short_side, at.last, at.limit, at.made = side, (None, None), min(images, detector.limit or images), set()
         ids, model = at.image_ids(), at.load(weights)
         found = detections_of(at, weights, ('none', 'full'))
-        kept = detection_file(at, weights, ids[:timed], 'times').with_suffix('.json')
+        kept = detection_files(at, weights, ids[:timed], ('times',))['times'].with_suffix('.json')
         if detector.fresh or not kept.is_file():
             inputs = [network_input(at.folder.image_path(i), side) for i in ids[:timed]]
             write_json(kept, {level: _times(model, inputs, at.flip_test, level) for level in found})
         times = json.loads(kept.read_text())
         rows += [dict(short_side=side, level=level, AP=average_precision(at.folder.coco, results, ids)['AP'], ms=float(np.median(times[level])), images=len(ids)) for level, results in found.items()]
-    return dict(points=rows, provenance=provenance(detector, [weights], len(ids), options_of(detector, own, timed=timed), time.time() - start))
+    return dict(points=rows, provenance=provenance(detector, [weights], len(ids), options_of(detector, weights, timed=timed), time.time() - start))
 
 # %% ../nbs/11b_compare.ipynb #850a259c
 def _times(model, inputs, flip_test, level):

@@ -263,14 +263,15 @@ def training_stages(
     n:int=30, # N, instances a picture
     targets:dict=None, # of `make_targets`: go on with the instances that are trained on only; None: with all
     variant:str='released', # one of VARIANTS
-) -> dict: # heatmaps, offsets, upsampled B×18×H×W, initial B×N×17×2, kam B×N×17×11×11 not clamped; match and count with targets
+    window:int=11, # m, cells a side of the local window
+) -> dict: # heatmaps, offsets, upsampled B×18×H×W, initial B×N×17×2, kam B×N×17×m×m not clamped; match and count with targets
     "The stages that are trained, from the network's three maps; poses are found on detached maps."
     up, packed = upsample(heatmaps, size), {}
     initial = initial_poses(find_centers(up[:, 17].detach(), n)[0], offsets.detach())
     if targets is not None:
-        packed = pack_trained(match_people(initial, targets['people'], targets['areas'], variant), initial=initial)
+        packed = pack_trained(match_people(initial, targets['people'], targets['areas'], variant, window), initial=initial)
         initial = packed['initial']
-    kem = local_kem(embedding, local_mesh(initial))
+    kem = local_kem(embedding, local_mesh(initial, window))
     kam = cmp(kem.flatten(0, 1)).unflatten(0, kem.shape[:2]).float()
     return dict(dict(heatmaps=heatmaps, offsets=offsets, upsampled=up, initial=initial, kam=kam), **packed)
 
@@ -308,7 +309,7 @@ def total_loss(
 ) -> dict: # heatmaps, offsets, kam, adapted (each times its factor), total, their sum, and matched, the number of matched instances
     "The four losses and their sum (§3.2.2)."
     check_variant(variant)
-    packed = stages if 'match' in stages else pack_trained(match_people(stages['initial'], targets['people'], targets['areas'], variant),
+    packed = stages if 'match' in stages else pack_trained(match_people(stages['initial'], targets['people'], targets['areas'], variant, stages['kam'].shape[-1]),
                                                            initial=stages['initial'], kam=stages['kam'])
     initial, kam, match, count = (packed[name] for name in ('initial', 'kam', 'match', 'count'))
     if across is not None: count = across(count)

@@ -38,6 +38,7 @@ def poses_from_fields(
     trim:bool=False, # only as many candidates as the busiest picture has; the others are not valid anyway
     kept:dict=None, # stages that another level of the same fields has computed; grows
     n:int=30, # N, candidates a picture
+    window:int=11, # m, cells a side of the local window
 ) -> dict: # centers B×N×3, initial B×N×17×2, poses B×N×17×3, scores B×N, valid B×N; mesh and kam unless level is none
     "All stages of Fig. 3 behind the convolutions; poses in input px; raises ValueError for an unknown level."
     if level not in (*LEVELS, *ABLATIONS): raise ValueError(f'level {level!r}: there are {", ".join((*LEVELS, *ABLATIONS))}')
@@ -50,7 +51,7 @@ def poses_from_fields(
     stages = dict(centers=centers, initial=initial)
     if level == 'none': poses = score_poses(up, initial, centers)
     else:
-        mesh = once('mesh', lambda: local_mesh(initial))
+        mesh = once('mesh', lambda: local_mesh(initial, window))
         kam = once('kam', lambda: attraction_maps(cmp, local_kem(embedding, mesh)))
         stages.update(mesh=mesh, kam=kam)
         if level == 'partial': poses = attract_locally(kam, mesh, centers)
@@ -65,13 +66,14 @@ def poses_from_fields(
 class Network(nn.Module):
     "LOGO-CAP's network (Fig. 3): pictures B×3×H×W → every stage up to the poses B×N×17×3, in input px."
     candidates = 30 # N, people looked at in a picture
+    window = 11 # m, cells a side of the local window
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps (48 in the released W48)
         c2:int=256, # channels before the offsets
         c3:int=64, # channels of the embedding
         cmp_widths:tuple=(512, 256, 128), # C4, C5, C6 of the message passing
-        k:int=20, # affine pairs of the attentive normalization
+        k:int=20, # affine pairs of the attentive normalization; 0: a plain batch norm in its place
         stem:int=64, # channels of HRNet's stem
     ):
         super().__init__()
@@ -98,7 +100,7 @@ class Network(nn.Module):
     ) -> dict: # stage → tensor
         "All stages by name: heatmaps, offsets, embedding, and those of `poses_from_fields`."
         heatmaps, offsets, embedding = self.fields(images, flip_test)
-        stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level, n=self.candidates)
+        stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level, n=self.candidates, window=self.window)
         return dict(heatmaps=heatmaps, offsets=offsets, embedding=embedding, **stages)
 
 # %% ../nbs/09_model.ipynb #3944ee78
@@ -120,16 +122,18 @@ def read_checkpoint(
     "Named tensors of any of the three kinds of checkpoint; raises FileNotFoundError or ValueError naming the file."
     file = Path(file)
     if file.suffix != '.safetensors':
-        tensors = read_tensors(file)
-        tensors = next((tensors[k] for k in ('best_state_dict', 'state_dict') if isinstance(tensors.get(k), dict)), tensors)
+        content = read_tensors(file)
+        tensors = next((content[k] for k in ('best_state_dict', 'state_dict') if isinstance(content.get(k), dict)), content)
         tensors = {our_name(str(n)): t for n, t in tensors.items() if torch.is_tensor(t)}
         for n, t in tensors.items():
             if t.layout == torch.strided and t.untyped_storage().nbytes() < t.numel() * t.element_size(): raise ValueError(f'{file}: tensor {n} claims {tuple(t.shape)}, more than the file holds')
-        return tensors, {}
-    tensors, about = read_safetensors(file)
+        about = {str(n): str(v) for n, v in content['about'].items()} if isinstance(content.get('about'), dict) else {}
+    else: tensors, about = read_safetensors(file)
     side = about.get('short_side', '512')
     if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
     if not about.get('candidates', '30').isdecimal() or about.get('candidates') == '0': raise ValueError(f'{file}: names {about["candidates"]!r} candidates, not a number of people')
+    window = about.get('window', '11')
+    if not window.isdecimal() or not int(window) % 2: raise ValueError(f'{file}: names a local window of {window!r} cells a side, not an odd number')
     return tensors, about
 
 def read_widths(
@@ -142,7 +146,7 @@ def read_widths(
         if tensors[name].dim() == 0: raise ValueError(f'{file}: tensor {name} is a single number')
         return len(tensors[name])
     return dict(width=rows('backbone.transition1.0.0.weight'), c1=rows('heatmap_head.0.weight'), c2=rows('offset_head.0.weight'),
-                c3=rows('embedding_head.0.weight'), cmp_widths=tuple(rows(f'cmp.{i}.weight') for i in (0, 3, 6)), k=rows('cmp.4.scales'),
+                c3=rows('embedding_head.0.weight'), cmp_widths=tuple(rows(f'cmp.{i}.weight') for i in (0, 3, 6)), k=0 if 'cmp.4.weight' in tensors else rows('cmp.4.scales'),
                 stem=rows('backbone.conv1.weight'))
 
 # %% ../nbs/09_model.ipynb #dcdf5574
@@ -188,7 +192,7 @@ def detect(
     with torch.inference_mode():
         fields, kept = network.fields(inputs.to(parameter), flip_test), {}
         for level in levels:
-            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level, True, kept, network.candidates)
+            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level, True, kept, network.candidates, network.window)
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']).cpu().numpy()
             xy = transform_points(out['poses'][..., :2], back)
             poses, scores = torch.cat([xy, out['poses'][..., 2:]], -1).cpu().numpy(), out['scores'].cpu().numpy()
@@ -213,17 +217,21 @@ class LogoCap(Network):
         with torch.device('meta'): model = cls(**widths)
         load_strictly(model, tensors, file)
         model.short_side = int(about.get('short_side', 640 if widths['width'] == 48 else 512))
-        model.candidates = int(about.get('candidates', 30))
+        model.candidates, model.window = int(about.get('candidates', 30)), int(about.get('window', 11))
         return model.to(device or 'cpu', memory_format=torch.channels_last).eval() # the faster order for convolutions
+
+    def about(self) -> dict: # name → text
+        "What a checkpoint says of itself besides its tensors."
+        return {name: str(getattr(self, name)) for name in ('short_side', 'candidates', 'window')}
 
     def save_pretrained(self,
         file, # .safetensors
         half:bool=False, # kernels in float16; vectors (batch norms, biases) stay float32
     ):
-        "Write the weights, the short side they were made for and the number of candidates, whole or not at all."
+        "Write the weights, the short side they were made for, the number of candidates and the local window's side, whole or not at all."
         from safetensors.torch import save_file
         tensors = {n: (t.half() if half and t.dim() > 1 else t).contiguous() for n, t in self.state_dict().items()}
-        with whole_file(file) as part: save_file(tensors, part, {'short_side': str(self.short_side), 'candidates': str(self.candidates)})
+        with whole_file(file) as part: save_file(tensors, part, self.about())
 
     def predict(self,
         images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them

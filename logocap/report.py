@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ERRORS', 'ERROR_NOTE', 'PARTS', 'keypoint_errors', 'match_greedily', 'count_errors', 'measure_errors', 'error_lines',
            'show_errors', 'refinement', 'measure_figure4', 'show_figure4', 'figure4_json', 'save_figure', 'report_page',
-           'choose_networks', 'occluded_detectors', 'tables_command', 'make_parts', 'data_command']
+           'choose_networks', 'ablated_files', 'occluded_detectors', 'tables_command', 'make_parts', 'data_command']
 
 # %% ../nbs/11c_report.ipynb #280001f5
-import argparse, base64, contextlib, html, io, json, sys, time
+import argparse, base64, copy, html, io, json, sys, time
 from pathlib import Path
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from .coco import (FLIP, KEYPOINTS, CocoFolder, check_output, invert_affine, key
 from .center_offset import suppress_duplicates
 from .hrnet import embedded_weights
 from .model import command, poses_from_fields
-from .tables import (Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of,
+from .tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of,
                             own_data, paper, provenance, table1_lines, table1_note, write_table, write_table1)
 from .compare import (folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, named_files, paired_bootstrap,
                              read_speed, show_speed, table4, write_submission)
@@ -89,7 +89,7 @@ def measure_errors(
         for w in networks[kind]:
             per_seed.setdefault(name, {})[str(w)] = count_errors(detector.folder, detections_of(detector, w, (level,))[level], ids)
     mean = {n: {k: float(np.mean([r[k] for r in rows.values()])) for k in next(iter(rows.values()))} for n, rows in per_seed.items()}
-    options = options_of(detector, detector.load(networks['weights'][0]).short_side)
+    options = options_of(detector, networks['weights'][0])
     return dict(methods=mean, per_seed=per_seed, provenance=provenance(detector, [*networks['weights'], *networks['baseline']], len(ids), options, time.time() - start))
 
 # %% ../nbs/11c_report.ipynb #e26dc9f3
@@ -155,7 +155,7 @@ def measure_figure4(
     start, ids, model = time.time(), detector.image_ids(), detector.load(weights)
     chosen = [ids[round((n + .5) * len(ids) / pictures - .5)] for n in range(min(pictures, len(ids)))]
     shown = [dict(image_id=i, **refinement(model, detector.folder.image_path(i), *detector.folder.people(i)[:2], detector.flip_test)) for i in dict.fromkeys(chosen)]
-    return dict(pictures=shown, provenance=provenance(detector, [weights], len(shown), options_of(detector, model.short_side), time.time() - start))
+    return dict(pictures=shown, provenance=provenance(detector, [weights], len(shown), options_of(detector, weights), time.time() - start))
 
 # %% ../nbs/11c_report.ipynb #d56a3eb0
 def show_figure4(
@@ -229,8 +229,8 @@ def _part_table1(detector, networks, out, all_images=False):
 
 def _part_ablations(detector, networks, out, all_images=False):
     "The ablation table."
-    table = measure_ablations(detector, networks['weights'], networks['aligned'], all_images)
-    lines, note = ablation_lines(table), 'One piece at a time, at test time; the last column is the difference in AP to the full method of the same network.'
+    table = measure_ablations(detector, networks['weights'], networks['ablated'], all_images)
+    lines, note = ablation_lines(table), 'One piece at a time, at test time; the last column is the difference in AP to the full method of the same network, and for networks that were trained otherwise, to the usual one of the same seed.'
     write_table(out, 'ablations', 'Ablations', lines, note, table)
     return 'Ablations', lines, note, None, table['provenance']
 
@@ -243,7 +243,7 @@ def _part_intervals(detector, networks, out, draws=1000):
         if networks[kind]: rows[name] = paired_bootstrap(detector.folder.coco, ids, full, run(kind, level), draws)
     lines = [['LOGO-CAP over', 'AP', '95 % from', 'to'], *([n, *(f'{r[k]:+.1f}'.replace('-', '−') for k in ('difference', 'low', 'high'))] for n, r in rows.items())]
     note = f'Mean over training seeds; paired bootstrap over the {len(ids)} images, {draws} draws.'
-    record = provenance(detector, [*networks['weights'], *networks['baseline']], len(ids), options_of(detector, detector.load(networks['weights'][0]).short_side, draws=draws), time.time() - start)
+    record = provenance(detector, [*networks['weights'], *networks['baseline']], len(ids), options_of(detector, networks['weights'][0], draws=draws), time.time() - start)
     write_table(out, 'intervals', 'Differences', lines, note, dict(rows=rows, provenance=record))
     return 'Differences', lines, note, None, record
 
@@ -283,13 +283,24 @@ def _part_figure4(detector, networks, out):
 def choose_networks(
     weights:list=None, # LOGO-CAP's checkpoints or names of embedded weights, a seed each; None: the embedded ones
     baseline:list=None, # those of a baseline trained alone
-    aligned:list=None, # those trained with half-pixel-aligned targets
-) -> dict: # weights, baseline, aligned: lists
+    ablated:dict=None, # kind → those trained without a piece, or otherwise, as `measure_ablations` takes them
+) -> dict: # weights, baseline: lists; ablated: kind → list
     "The networks of the tables: those named, or all embedded ones, by the beginning of their names; raises FileNotFoundError where there are none."
-    if weights: return dict(weights=list(weights), baseline=list(baseline or ()), aligned=list(aligned or ()))
-    own = {kind: [n for n in embedded_weights() if n.startswith(f'{start}-')] for kind, start in (('weights', 'people'), ('baseline', 'baseline'), ('aligned', 'aligned'))}
-    if not own['weights']: raise FileNotFoundError('no weights: this copy of the package has none of its own for the tables (people-…), so name a checkpoint with --weights')
-    return dict(own, **{k: list(v) for k, v in dict(baseline=baseline, aligned=aligned).items() if v})
+    if weights: return dict(weights=list(weights), baseline=list(baseline or ()), ablated=dict(ablated or {}))
+    own = lambda kind: [n for n in embedded_weights() if n.startswith(f'{kind}-')]
+    if not own('people'): raise FileNotFoundError('no weights: this copy of the package has none of its own for the tables (people-…), so name a checkpoint with --weights')
+    return dict(weights=own('people'), baseline=list(baseline or own('baseline')), ablated=dict({kind: own(kind) for kind in TRAINED_ROWS if own(kind)}, **(ablated or {})))
+
+def ablated_files(
+    items:list, # texts KIND=FILE
+) -> dict: # kind → files
+    "What `--ablated` names; raises ValueError for a text of another form."
+    files = {}
+    for item in items or ():
+        kind, equals, file = item.partition('=')
+        if not (equals and kind and file): raise ValueError(f'ablated {item!r}: not of the form KIND=FILE')
+        files.setdefault(kind, []).append(file)
+    return files
 
 def occluded_detectors(
     detector:Detector, # of the main split
@@ -297,7 +308,6 @@ def occluded_detectors(
     ochuman, # OCHuman's folder, or None
 ) -> dict: # title of the column → Detector
     "Where Table 3 is measured: OCHuman's splits, or the drawn people's occluded split."
-    import copy
     def at(folder):
         other = copy.copy(detector)
         other.folder, other.computed = folder, 0
@@ -316,7 +326,7 @@ def tables_command(
     split:str=None, # split of the folder; default: val of the drawn people, else val2017 (test-dev2017 for test-dev)
     weights:list=None, # LOGO-CAP's checkpoints or names of embedded ones, a seed each; default: the embedded ones
     baseline:list=None, # checkpoints of a baseline trained alone; default: the embedded ones, or LOGO-CAP's own initial poses
-    aligned:list=None, # checkpoints trained with half-pixel-aligned targets, for the ablations
+    ablated:list=None, # KIND=FILE: a network trained without a piece, for the ablations: aligned, paper, batchnorm, window5 … or a title; default: the embedded ones
     results:list=None, # NAME=FILE: another method's detections for Table 2; NAME@SPLIT=FILE: for Table 3
     ochuman:str=None, # OCHuman's folder, for Table 3
     speed:str=None, # file of times, for Table 4
@@ -340,7 +350,7 @@ def tables_command(
     split = split or ('test-dev2017' if table == 'test-dev' else 'val' if data is None else 'val2017')
     folder = (CocoFolder if table == 'test-dev' else open_split)(own_data('people') if data is None else data, split)
     flip_test = data is not None if flip_test is None else flip_test
-    out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, aligned), named_files(results), read_speed(speed)
+    out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, ablated_files(ablated)), named_files(results), read_speed(speed)
     make_parts(table, Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers, device, fresh, limit), networks, out, all_images, data, ochuman, named, times, name)
     print(f'all of it in {out}')
 
@@ -348,7 +358,7 @@ def tables_command(
 def make_parts(
     table:str, # one of PARTS, all or test-dev
     detector:Detector, # with folder and options
-    networks:dict, # weights, baseline, aligned: lists of checkpoints
+    networks:dict, # as `choose_networks`
     out:Path, # folder to write to
     all_images:bool=False, # count images without annotated people in Table 1 and the ablations too
     data=None, # folder that was named, or None for the embedded one

@@ -39,6 +39,7 @@ class Recipe:
     variant:str = 'released' # of the losses
     aligned:bool = False # targets that respect the half pixel
     adaptation:bool = True # False: the centre-offset network alone
+    window:int = 11 # m, cells a side of the local window
     augment:bool = True # warp and mirror
     hardest:float = .5 # fraction of the run after which drawn people are at full difficulty
     mixed:bool = False # drawn people of all difficulties up to that of the moment
@@ -57,11 +58,13 @@ PRESETS = dict(
 
 def preset_recipe(
     name:str, # one of PRESETS
+    k:int=None, # affine pairs of the attentive normalization, 0 for a plain batch norm; None: the preset's
     **changes, # other values than the preset's; None: the preset's
 ) -> Recipe: # the preset with these changes
     "A preset, changed here and there; raises ValueError for one that there is not."
     if name not in PRESETS: raise ValueError(f'preset {name!r}: there are {", ".join(PRESETS)}')
-    return replace(PRESETS[name], **{k: v for k, v in changes.items() if v is not None})
+    recipe = replace(PRESETS[name], **{field: v for field, v in changes.items() if v is not None})
+    return recipe if k is None else replace(recipe, widths=dict(recipe.widths, k=k))
 
 def check_recipe(
     recipe:Recipe, # how to train
@@ -71,6 +74,8 @@ def check_recipe(
     if recipe.size < 32 or recipe.size % 32: raise ValueError(f'size {recipe.size}: HRNet needs a positive multiple of 32')
     if recipe.batch_size < 1 or accumulate < 1 or recipe.batch_size % accumulate: raise ValueError(f'batch of {recipe.batch_size} pictures in {accumulate} parts')
     if not 0 < recipe.lr <= 1e3: raise ValueError(f'learning rate {recipe.lr}')
+    if recipe.window < 1 or not recipe.window % 2: raise ValueError(f'local window of {recipe.window} cells a side: an odd number is needed')
+    if recipe.widths.get('k', 20) < 0: raise ValueError(f'attentive normalization with {recipe.widths["k"]} affine pairs')
     if not 0 <= recipe.hardest <= 1: raise ValueError(f'full difficulty after {recipe.hardest} of the run: a fraction is needed')
     check_variant(recipe.variant)
 
@@ -210,7 +215,7 @@ class TrainingStep(nn.Module):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             heatmaps, offsets, embedding = self.model.fields(images)
             if not recipe.adaptation: return fast_loss(heatmaps, offsets, targets, recipe.variant, across=self.across)
-            stages = training_stages(heatmaps, offsets, embedding, self.model.cmp, size, targets=targets, variant=recipe.variant)
+            stages = training_stages(heatmaps, offsets, embedding, self.model.cmp, size, targets=targets, variant=recipe.variant, window=self.model.window)
         return total_loss(stages, targets, recipe.variant, across=self.across)
 
 # %% ../nbs/10_training.ipynb #5dd575bc
@@ -225,7 +230,7 @@ def save_checkpoint(
     for name, t in (*model.state_dict().items(), *(('of the optimizer', t) for state in optimizer.state.values() for t in state.values())):
         if not t.isfinite().all(): raise ValueError(f'step {step}: tensor {name} is no longer finite; {file} stays as it was')
     with whole_file(file) as part:
-        torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
+        torch.save(dict(state_dict=model.state_dict(), about=model.about(), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
 
 def load_checkpoint(
     file:Path, # RUN/checkpoint.pt
@@ -318,7 +323,7 @@ def start_model(
         nn.init.zeros_(head[-1].bias)
     for part in (model.embedding_head, model.cmp): part.requires_grad_(recipe.adaptation) # the fast keypointer alone leaves them as they are
     if backbone: load_backbone(model.backbone, backbone)
-    model.short_side = recipe.size
+    model.short_side, model.window = recipe.size, recipe.window
     return model.to(device, memory_format=torch.channels_last)
 
 # %% ../nbs/10_training.ipynb #8771914f
@@ -506,6 +511,8 @@ def train_command(
     size:int=None, # side of the square network input, px; default: the preset's
     lr:float=None, # learning rate of Adam; default: the preset's
     variant:str=None, # of the losses: released or paper; default: the preset's
+    window:int=None, # cells a side of the local window; default: the preset's
+    k:int=None, # affine pairs of the attentive normalization, 0 for a plain batch norm; default: 20
     hardest:float=None, # fraction of the run after which drawn people are at full difficulty; default: the preset's
     mixed:bool=False, # drawn people of all difficulties up to that of the moment
     seed:int=0, # of weights, order and chance
@@ -524,7 +531,7 @@ def train_command(
 ):
     "Train LOGO-CAP on drawn people or on a folder in COCO's layout; go on with a run that was broken off."
     if out is None: raise ValueError('no folder for the run: name one with --out')
-    recipe = preset_recipe(preset, batch_size=batch_size, size=size, lr=lr, variant=variant, hardest=hardest, mixed=mixed or None, augment=None if augment else False)
+    recipe = preset_recipe(preset, k, batch_size=batch_size, size=size, lr=lr, variant=variant, window=window, hardest=hardest, mixed=mixed or None, augment=None if augment else False)
     check_recipe(recipe, accumulate)
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))

@@ -1,7 +1,6 @@
 "The installed commands, as a user types them."
 import json
 import sys
-from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image

@@ -57,6 +57,17 @@ def test_photographs(run, coco_mini, tmp_path):
     assert LogoCap.from_pretrained(tmp_path/'model.safetensors').short_side == 64
 
 
+def test_trained_without_a_piece(run, tmp_path):
+    "What the tensors do not tell, the local window's side, travels in checkpoint and weights."
+    done = run('logocap-train', '--out', tmp_path, *SMALL, '--steps', 1, '--window', 5, '--k', 0)
+    assert done.returncode == 0, done.stderr
+    from logocap.model import LogoCap
+    for file in ('checkpoint.pt', 'model.safetensors'):
+        model = LogoCap.from_pretrained(tmp_path/file)
+        assert (model.short_side, model.window, model.widths['k']) == (64, 5, 0)
+        assert model(torch.zeros(1, 3, 64, 64))['kam'].shape[-2:] == (5, 5)
+
+
 def test_samples_of_photographs(coco_mini):
     "Warped, turned and mirrored pictures keep their keypoints on the same picture content."
     from dataclasses import replace

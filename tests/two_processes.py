@@ -1,5 +1,4 @@
 "Run by torchrun in test_training.py: two processes have the gradients of one with twice the batch."
-import sys
 from dataclasses import replace
 import torch
 from logocap.training import PRESETS, DrawnSamples, Processes, TrainingStep, collate, one_step, start_model
