@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['fold', 'one_pass', 'FusedConv', 'fused', 'Residual', 'Exchange', 'FastHRNet', 'bilinear_matrix', 'enlarge', 'Mixed',
-           'FastHeads', 'WindowConv', 'FastMessagePassing', 'heatmap_windows', 'FastNetwork']
+           'FastHeads', 'WindowConv', 'FastMessagePassing', 'fused_message_passing', 'heatmap_windows', 'unflip_mean',
+           'FastNetwork']
 
 # %% ../nbs/08b_fast.ipynb #fast0002
-import functools
+import copy, functools
 import numpy as np
 import torch
 from torch import nn
@@ -35,6 +36,7 @@ def one_pass() -> bool: # whether oneDNN's convolution with sum and ReLU can be 
             return bool((conv.in_one_pass(x, x) == 9).all())
     except (AttributeError, RuntimeError, TypeError): return False
 
+# %% ../nbs/08b_fast.ipynb #fast0005
 class FusedConv(nn.Module):
     "A convolution, the sum with another map, and a ReLU: B×in×h×w → B×out×h×w; for evaluation only."
     def __init__(self,
@@ -74,7 +76,7 @@ def fused(
     "A convolution and its batch norm as a `FusedConv`."
     return FusedConv(*fold(conv, norm), conv.stride[0], relu)
 
-# %% ../nbs/08b_fast.ipynb #fast0008
+# %% ../nbs/08b_fast.ipynb #fast0009
 class Residual(nn.Module):
     "A chain of convolutions and a shortcut: HRNet's basic block or bottleneck, B×C×h×w → B×C'×h×w."
     def __init__(self,
@@ -112,6 +114,7 @@ class Exchange(nn.Module):
             out.append(total if len(fall) else total.relu_())
         return out
 
+# %% ../nbs/08b_fast.ipynb #fast0010
 class FastHRNet(nn.Module):
     "HRNet in fewer passes: B×3×H×W → its four branches B×C_i×H/2^(i+2)×W/2^(i+2), which `HRNet` would enlarge and concatenate."
     def __init__(self,
@@ -130,7 +133,7 @@ class FastHRNet(nn.Module):
         for birth, stage in zip(self.births[1:], self.stages): xs = stage([*xs, birth(x if len(xs) == 1 else xs[-1])])
         return xs
 
-# %% ../nbs/08b_fast.ipynb #fast0010
+# %% ../nbs/08b_fast.ipynb #fast0012
 def bilinear_matrix(
     out:int, # cells wanted
     cells:int, # cells given
@@ -169,6 +172,7 @@ class Mixed(nn.Module):
         for conv, x in zip(self.convs[1:], xs[1:]): total = enlarge(conv(x), xs[0].shape[-2:], total)
         return self.convs[0](xs[0], total)
 
+# %% ../nbs/08b_fast.ipynb #fast0013
 class FastHeads(nn.Module):
     "Heat map, offset and embedding heads on HRNet's branches: lists of B×C_i×h_i×w_i → maps B×…×h_0×w_0."
     def __init__(self,
@@ -201,7 +205,7 @@ class FastHeads(nn.Module):
         first, last = torch.cat([c.weight for c in self.offset_mix.convs], 1)[..., 0, 0].float(), self.offset_last
         return F.linear(F.relu(F.linear(torch.cat(features, -1), first, self.offset_mix.convs[0].bias.float())), last.weight[..., 0, 0], last.bias)
 
-# %% ../nbs/08b_fast.ipynb #fast0013
+# %% ../nbs/08b_fast.ipynb #fast0016
 def _short_convolution(m, points):
     "Toom and Cook's matrices of m outputs of a 3-tap filter: m×n, n×3, n×n with n = m + 2."
     powers = lambda k: np.vstack([[[p**i for i in range(k)] for p in points], [[0.] * (k - 1) + [1.]]])
@@ -232,27 +236,44 @@ class WindowConv(nn.Module):
         tiles = (self.there @ x.flatten(1)).view(len(self.kernels), -1, x.shape[2]) # 64×(tiles·P)×in
         return (self.back @ (tiles @ self.kernels).view(len(self.there), -1)).unflatten(1, (x.shape[1], -1)).add_(self.bias)
 
+# %% ../nbs/08b_fast.ipynb #fast0017
 class FastMessagePassing(nn.Module):
-    "The CMP of Eq. 7 in evaluation, windows cell by cell: local maps P×(17·C3)×11×11 → raw attraction maps P×17×11×11."
+    "The CMP of Eq. 7 in evaluation, windows cell by cell: local maps P×(17·C3)×m×m → raw attraction maps P×17×m×m, float32."
     def __init__(self,
-        cmp:nn.Sequential, # MessagePassing
+        cmp:nn.Sequential, # MessagePassing; stays as it is
+        size:int=11, # m, cells a side of the window
     ):
         super().__init__()
-        self.convs = nn.ModuleList((WindowConv(*fold(cmp[0], cmp[1])), WindowConv(*fold(cmp[3])), WindowConv(*fold(cmp[6], cmp[7]))))
-        own = lambda t: nn.Parameter(t.detach().clone(), requires_grad=False)
-        self.weight, self.bias, self.attention = own(cmp[9].weight[..., 0, 0]), own(cmp[9].bias), own(cmp[4].attention.weight[..., 0, 0])
-        r = torch.rsqrt(cmp[4].running_var + cmp[4].eps) # the batch norm inside the attentive one: (x − mean) · r
-        self.scales, self.shifts, self.mean = own(cmp[4].scales * r), own(cmp[4].shifts), own(cmp[4].running_mean)
+        own, norm = lambda t: nn.Parameter(t.detach().clone(), requires_grad=False), cmp[4]
+        self.attentive = hasattr(norm, 'attention') # else a plain batch norm, which folds
+        middle = fold(cmp[3]) if self.attentive else fold(cmp[3], norm)
+        self.convs = nn.ModuleList(WindowConv(*pair, size) for pair in (fold(cmp[0], cmp[1]), middle, fold(cmp[6], cmp[7])))
+        self.weight, self.bias = own(cmp[9].weight[..., 0, 0]), own(cmp[9].bias)
+        if self.attentive: # its inner batch norm is (x − mean) · r
+            self.attention, self.scales = own(norm.attention.weight[..., 0, 0]), own(norm.scales * torch.rsqrt(norm.running_var + norm.eps))
+            self.shifts, self.mean = own(norm.shifts), own(norm.running_mean)
 
-    def forward(self, kem):
-        x = self.convs[1](self.convs[0](kem.flatten(2).permute(2, 0, 1)).relu_()) # cells×P×C5
+    def normalise(self, x):
+        "Attentive normalization of windows, cells×P×C5."
         var, mean = torch.var_mean(x, 0)
         y = F.hardsigmoid((mean * torch.rsqrt(var + 1e-3)) @ self.attention.T) # P×K
         scale = y @ self.scales
-        x = torch.addcmul(y @ self.shifts - scale * self.mean, x, scale).relu_()
-        return F.linear(self.convs[2](x).relu_(), self.weight, self.bias).permute(1, 2, 0).unflatten(2, kem.shape[-2:])
+        return torch.addcmul(y @ self.shifts - scale * self.mean, x, scale)
 
-# %% ../nbs/08b_fast.ipynb #fast0016
+    def forward(self, kem):
+        x = self.convs[1](self.convs[0](kem.flatten(2).permute(2, 0, 1)).relu_())
+        x = self.convs[2]((self.normalise(x) if self.attentive else x).relu_()).relu_()
+        return F.linear(x, self.weight, self.bias).permute(1, 2, 0).unflatten(2, kem.shape[-2:])
+
+def fused_message_passing(
+    cmp:nn.Sequential, # MessagePassing; stays as it is
+    dtype:torch.dtype, # of the convolutions
+) -> nn.Sequential: # P×(17·C3)×m×m → P×17×m×m
+    "The CMP with its batch norms folded: for devices whose own convolutions are faster than Winograd's matrix products."
+    middle = [fused(cmp[3], relu=False), copy.deepcopy(cmp[4]), nn.ReLU()] if hasattr(cmp[4], 'attention') else [fused(cmp[3], cmp[4])]
+    return nn.Sequential(fused(cmp[0], cmp[1]), *middle, fused(cmp[6], cmp[7]), fused(cmp[9], relu=False)).to(dtype=dtype, memory_format=torch.channels_last)
+
+# %% ../nbs/08b_fast.ipynb #fast0020
 def _axis(at, side, cells, size):
     "Along one axis, of B×N×17 windows: the first cell that they need, and weights B×N×17×side×cells needed."
     span = min(side // 4 + 3, cells)
@@ -276,7 +297,16 @@ def heatmap_windows(
     x, y = (first + torch.arange(weights.shape[-1], device=poses.device) for first, weights in ((x, columns), (y, rows)))
     return rows @ heatmaps[b, k, y[..., :, None], x[..., None, :]] @ columns.transpose(-1, -2)
 
-# %% ../nbs/08b_fast.ipynb #fast0021
+# %% ../nbs/08b_fast.ipynb #fast0025
+def unflip_mean(
+    maps:torch.Tensor, # B×C×h×w, or 2B with the mirrored pictures'
+    b:int, # B
+    unflip, # `unflip_heatmaps` or `unflip_offsets`
+) -> torch.Tensor: # B×C×h×w
+    "Maps averaged with the mirrored pictures' where there are any."
+    return maps if len(maps) == b else (maps[:b] + unflip(maps[b:])) / 2
+
+# %% ../nbs/08b_fast.ipynb #fast0026
 class FastNetwork(nn.Module):
     "The convolutions of a network, folded, fused and rearranged; evaluation only."
     def __init__(self,
@@ -301,15 +331,12 @@ class FastNetwork(nn.Module):
     ) -> tuple: # heat maps B×18×h×w; function from centres B×N×3 to initial poses B×N×17×2; embedding B×C3×h×w
         "What poses are read from; of the offsets only what is asked for."
         xs, b = self.branches(images, flip_test), len(images)
-        heatmaps = self.heads.heatmaps(xs)
-        if flip_test: heatmaps = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2
+        heatmaps = unflip_mean(self.heads.heatmaps(xs), b, unflip_heatmaps)
         def initial(centers):
-            places = centers[..., :2] / 4
-            cells = places.long().minimum(torch.tensor([xs[0].shape[3] - 1, xs[0].shape[2] - 1], device=places.device))
+            cells = (centers[..., :2] / 4).long()
             mirrored = torch.stack([xs[0].shape[3] - 1 - cells[..., 0], cells[..., 1]], -1)
-            o = self.heads.offsets_at(xs, torch.cat([cells, mirrored]) if flip_test else cells)
-            if flip_test: o = (o[:b] + unflip_offsets(o[b:].transpose(1, 2)[..., None])[..., 0].transpose(1, 2)) / 2
-            return (places[..., None, :] - o.unflatten(-1, (17, 2))) * 4
+            arrows = self.heads.offsets_at(xs, torch.cat([cells, mirrored]) if flip_test else cells).transpose(1, 2)[..., None] # a map of N×1 cells
+            return (centers[..., None, :2] / 4 - unflip_mean(arrows, b, unflip_offsets)[..., 0].transpose(1, 2).unflatten(-1, (17, 2))) * 4
         return heatmaps, initial, self.heads.embedding([x[:b] for x in xs])
 
     def fields(self,
@@ -318,6 +345,4 @@ class FastNetwork(nn.Module):
     ) -> tuple: # heat maps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
         "The three maps at stride 4, as `Network.fields`."
         xs, b = self.branches(images, flip_test), len(images)
-        heatmaps, offsets = self.heads.heatmaps(xs), self.heads.offsets(xs)
-        if flip_test: heatmaps, offsets = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2, (offsets[:b] + unflip_offsets(offsets[b:])) / 2
-        return heatmaps, offsets, self.heads.embedding([x[:b] for x in xs])
+        return unflip_mean(self.heads.heatmaps(xs), b, unflip_heatmaps), unflip_mean(self.heads.offsets(xs), b, unflip_offsets), self.heads.embedding([x[:b] for x in xs])
