@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'read_checkpoint', 'read_widths', 'Poses', 'detect',
-           'LogoCap', 'predict_poses', 'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device', 'command',
-           'read_ahead', 'save_drawing', 'predict_command']
+           'LogoCap', 'predict_poses', 'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device', 'read_ahead',
+           'command', 'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, json, sys
+import functools, json, sys, time
 from collections import Counter, defaultdict, deque
 from pathlib import Path
 import numpy as np
@@ -86,7 +86,6 @@ class Network(nn.Module):
         self.heatmap_head, self.offset_head = (pointwise_head(self.backbone.channels, mid, out) for mid, out in ((c1, 18), (c2, 34)))
         self.embedding_head = embedding_head(self.backbone.channels, c3)
         self.cmp = MessagePassing(c3, cmp_widths, k)
-
     def fields(self,
         images:torch.Tensor, # B×3×H×W
         flip_test:bool=False, # average with the mirrored pictures
@@ -355,6 +354,20 @@ def check_device(
     try: return torch.zeros(1, device=device).cpu() is not None and torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError): raise ValueError(f'device {device!r}: not to be had on this machine') from None
 
+def read_ahead(
+    items, # what to read
+    read, # function of one of them
+    ahead:int=4, # how many are read before they are asked for
+): # pairs: an item, a function that returns what was read or raises what reading raised
+    "Read the next pictures in a thread while the caller computes."
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append((item, pool.submit(read, item).result))
+            if len(waiting) > ahead: yield waiting.popleft()
+        yield from waiting
+
 # %% ../nbs/09_model.ipynb #67676cbb
 def _parser(func):
     "fastcore's parser of a function, with lists and switches in both directions."
@@ -410,20 +423,6 @@ def _image_ids(files):
     numbers = [int(f.stem) for f in files if f.stem.isdecimal()]
     return numbers if len(set(numbers)) == len(files) else list(range(1, len(files) + 1))
 
-def read_ahead(
-    items, # what to read
-    read, # function of one of them
-    ahead:int=4, # how many are read before they are asked for
-): # pairs: an item, a function that returns what was read or raises what reading raised
-    "Read the next pictures in a thread while the caller computes."
-    from concurrent.futures import ThreadPoolExecutor
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append((item, pool.submit(read, item).result))
-            if len(waiting) > ahead: yield waiting.popleft()
-        yield from waiting
-
 def save_drawing(
     poses:Poses, # people of a picture
     file, # picture file to write
@@ -453,19 +452,16 @@ def predict_command(
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
     "Find the poses of people on pictures; writes COCO results and pictures with skeletons. Names pictures that cannot be read, and goes on."
-    import time
     from tqdm import tqdm
     files, out = _pictures(images), check_output(out)
     if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
     if level not in LEVELS: raise ValueError(f'level {level!r}: there are {", ".join(LEVELS)}')
     model = LogoCap.from_pretrained(weights, check_device(device)).optimize()
-    side = model.short_side if short_side is None else short_side
-    if short_side is not None: input_size(1, 1, short_side) # says what is wrong with it, if anything, once and for all pictures
+    side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
     stems, faults, people, results, start = Counter(f.stem for f in files), [], 0, 0, time.perf_counter()
-    inputs = read_ahead(files, lambda f: network_input(f, side, upright=True))
     with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text:
-        for n, ((f, read), image_id) in enumerate(zip(tqdm(inputs, total=len(files), unit='picture', disable=None), _image_ids(files)), 1):
+        for n, ((f, read), image_id) in enumerate(zip(tqdm(read_ahead(files, lambda f: network_input(f, side, upright=True)), total=len(files), unit='picture', disable=None), _image_ids(files)), 1):
             try: poses = Poses(*detect(model, *(t[None] for t in read()), flip_test, (level,))[level][0], f)
             except (ValueError, OSError, MemoryError, RuntimeError) as e:
                 if len(files) == 1 or isinstance(e, RuntimeError) and 'memory' not in str(e): raise
