@@ -76,7 +76,8 @@ docs-serve: docs
 
 notebooks: $(READY)
 	$(BIN)/nbdev_export
-	for n in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
+	for n in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
+	$(BIN)/python tests/widgets.py
 	$(BIN)/nbdev_clean
 	$(MAKE) readme
 

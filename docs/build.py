@@ -21,6 +21,7 @@ from conf import cfg
 PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 11: 'Results', 13: 'Play'}  # first floor → part
 MORE = {'Results': ['report', 'models'], 'Play': ['commands'], 'Reference': ['glossary', 'differences', 'api/index']}
 BLOB = f'{cfg["git_url"]}/blob/{cfg["branch"]}'
+WIDGET = 'application/vnd.jupyter.widget-view+json'
 TABLE = re.compile(r'(?:^\|.*\|\n)(?:^\|[-:| ]+\|\n)(?:^\|.*\|\n?)+', re.M)
 
 
@@ -118,7 +119,8 @@ def spelt(
 def table_outputs(
     output, # of a cell
 ) -> list: # the outputs to show instead
-    "Markdown tables that a cell printed, as tables."
+    "Markdown tables that a cell printed, as tables; nothing of widgets, which need a kernel."
+    if WIDGET in output.get('data', {}): return []
     if output.output_type != 'stream' or not TABLE.search(output.text): return [output]
     display = lambda mime, text: nbformat.v4.new_output('display_data', {mime: text})
     pieces = re.split(f'({TABLE.pattern})', output.text, flags=re.M)

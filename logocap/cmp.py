@@ -18,8 +18,9 @@ class AttentiveNorm(nn.BatchNorm2d):
         k:int=20, # K, affine pairs in the mixture
     ):
         super().__init__(channels, affine=False)
-        self.scales = nn.Parameter(torch.empty(k, channels).normal_(1, .1))
-        self.shifts = nn.Parameter(torch.empty(k, channels).normal_(0, .1))
+        self.scales, self.shifts = (nn.Parameter(torch.empty(k, channels)) for _ in range(2))
+        for t, mean in ((self.scales, 1), (self.shifts, 0)):
+            if not t.is_meta: nn.init.normal_(t, mean, .1) # on meta it loads PyTorch's compiler: seconds
         self.attention = nn.Conv2d(channels, k, 1, bias=False)
 
     def mixture(self,

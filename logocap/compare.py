@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, network_input, read_image, whole_file, write_json
 from .model import detect
-from .tables import (Detector, detection_files, detections_of, file_hash, options_of, over_seeds, paper, paper_rows, points, provenance)
+from .tables import (Detector, detection_files, detections_of, file_hash, network_facts, options_of, over_seeds, paper, paper_rows, points, provenance)
 
 # %% ../nbs/11b_compare.ipynb #524e50b1
 def named_files(
@@ -63,7 +63,7 @@ def score_methods(
     for kind, level, title in (('weights', 'full', 'LOGO-CAP'), ('baseline', 'none', 'Baseline')):
         for w in networks[kind]:
             found = detections_of(detector, w, (level,), True)[level]
-            rows.setdefault(f'{title}-W{detector.about(w)[1]}', {})[str(w)] = score(found)
+            rows.setdefault(f'{title}-W{network_facts(detector, w)[1]}', {})[str(w)] = score(found)
     made = {name: dict(zip(('mean', 'spread'), over_seeds(list(per_seed.values()))), per_seed=per_seed, of='network') for name, per_seed in rows.items()}
     for name, file in results.items():
         row = score([r for r in read_results(file, folder) if r['image_id'] in counted])
@@ -246,7 +246,7 @@ def measure_speed(
     shares:tuple=(.5, .75, 1, 1.25), # of the short side
 ) -> dict: # points: short_side, level, AP, ms; provenance
     "AP and time of a network at several sizes of its input, for the levels none and full; kept with the detections."
-    start, rows, own = time.time(), [], detector.about(weights)[0]
+    start, rows, own = time.time(), [], network_facts(detector, weights)[0]
     for side in dict.fromkeys(max(round(own * s / 32), 1) * 32 for s in shares):
         at = copy.copy(detector)
         at.short_side, at.last, at.limit, at.made = side, (None, None), min(images, detector.limit or images), set()

@@ -87,7 +87,7 @@ class HRNet(nn.Module):
         self.transition3 = nn.ModuleList([None, None, None, self._birth(c[2], c[3])])
         self.stage4 = nn.Sequential(*(HRModule(c) for _ in range(3)))
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+            if isinstance(m, nn.Conv2d) and not m.weight.is_meta: nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu') # on meta it loads PyTorch's compiler: seconds
 
     @staticmethod
     def _birth(c_in, c_out): return nn.Sequential(nn.Sequential(*_conv_bn(c_in, c_out, 3, 2), nn.ReLU()))
@@ -142,8 +142,9 @@ def load_strictly(
         if not torch.is_tensor(have[n]) or have[n].layout != torch.strided: raise ValueError(f'{file}: {n} is not a dense tensor')
         if have[n].shape != t.shape: raise ValueError(f'{file}: tensor {n} is {tuple(have[n].shape)}, not {tuple(t.shape)}')
         if t.is_floating_point() and not (have[n].is_floating_point() and have[n].isfinite().all()): raise ValueError(f'{file}: tensor {n} holds something else than finite real numbers')
-    if any(t.is_meta for t in need.values()): module.to_empty(device='cpu')
-    module.load_state_dict(have)
+    bare = any(t.is_meta for t in need.values()) # `to_empty` loads PyTorch's compiler: a second
+    if bare: have = {n: have[n].to(t.dtype, copy=True, memory_format=torch.contiguous_format) for n, t in need.items()}
+    module.load_state_dict(have, assign=bare)
 
 def load_imagenet(
     backbone:HRNet, # network of the checkpoint's width

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['WINDOW_SIDES', 'ABLATION_ROWS', 'TRAINED_ROWS', 'own_data', 'paper', 'paper_rows', 'quoted_differences', 'over_seeds',
            'points', 'gap_closed', 'resample', 'Scales', 'file_hash', 'code_hash', 'save_detections', 'load_detections',
-           'Detector', 'detection_files', 'detections_of', 'bound_rows', 'markdown_table', 'csv_table', 'tex_table',
-           'write_table', 'table1_lines', 'show_bound', 'provenance', 'options_of', 'measure_table1', 'table1_note',
-           'write_table1', 'measure_ablations', 'ablation_lines', 'make_table1', 'open_split']
+           'Detector', 'network_facts', 'detection_files', 'detections_of', 'bound_rows', 'markdown_table', 'csv_table',
+           'tex_table', 'write_table', 'table1_lines', 'show_bound', 'provenance', 'options_of', 'measure_table1',
+           'table1_note', 'write_table1', 'measure_ablations', 'ablation_lines', 'make_table1', 'open_split']
 
 # %% ../nbs/11_tables.ipynb #8b3b0801
 import csv, functools, hashlib, io, json, platform, time
@@ -137,7 +137,7 @@ def load_detections(
     "Detections as `save_detections` was given them; raises ValueError for a file that is none."
     try:
         with np.load(file) as f: ids, scores, poses = f['image_id'], f['score'], f['keypoints'].reshape(-1, 17, 3)
-    except (ValueError, KeyError, OSError, EOFError) as e: raise ValueError(f'{file}: not a file of detections ({e}); remove it') from None
+    except Exception as e: raise ValueError(f'{file}: not a file of detections ({e}); remove it') from None # zip and NumPy raise whatever a torn file makes them stumble over
     return [r for i, p, s in zip(ids.tolist(), poses, scores) for r in coco_results(i, p[None], s[None])]
 
 # %% ../nbs/11_tables.ipynb #d22e0b75
@@ -172,20 +172,22 @@ class Detector:
             self.last = weights, model if self.scales == (1,) else Scales(model, self.scales).eval()
         return self.last[1]
 
-    def about(self,
-        weights, # checkpoint or name of embedded weights
-    ) -> tuple: # short side in use, px; width of its HRNet
-        "What the tables say of a network, which is loaded for that once at most; raises as `load` does."
-        if weights not in self.seen: self.load(weights)
-        own, width = self.seen[weights]
-        return own if self.short_side is None else self.short_side, width
-
     def image_ids(self,
         all_images:bool=False, # images without annotated people too
     ) -> list: # ids
         "The images that count: those with annotated people (at first), or all."
         shown = self.folder.image_ids()
         return (shown + sorted(set(self.folder.coco.imgs) - set(shown)) if all_images else shown)[:self.limit]
+
+# %% ../nbs/11_tables.ipynb #43af1a9d
+def network_facts(
+    detector:Detector, # with its options
+    weights, # checkpoint or name of embedded weights
+) -> tuple: # short side in use, px; width of its HRNet
+    "What the tables say of a network, which is loaded for that once at most; raises as `LogoCap.from_pretrained` does."
+    if weights not in detector.seen: detector.load(weights)
+    own, width = detector.seen[weights]
+    return own if detector.short_side is None else detector.short_side, width
 
 # %% ../nbs/11_tables.ipynb #89c6b47a
 def detection_files(
@@ -197,7 +199,7 @@ def detection_files(
     "The files that keep these detections, named by everything that decides them; raises FileNotFoundError for a missing picture."
     file, folder = find_weights(weights), detector.folder
     pictures = [(i, folder.image_path(i).stat().st_size) for i in image_ids]
-    facts = [file_hash(file), code_hash(), file_hash(folder.annotation_file), pictures, detector.about(weights)[0], detector.flip_test,
+    facts = [file_hash(file), code_hash(), file_hash(folder.annotation_file), pictures, network_facts(detector, weights)[0], detector.flip_test,
              detector.scales, detector.device.type]
     named = lambda level: hashlib.sha256(json.dumps([*facts, level]).encode()).hexdigest()[:16]
     return {level: detector.cache/f'{file.name.split(".")[0]}-{level}-{named(level)}.npz' for level in levels}
@@ -336,7 +338,7 @@ def options_of(
     **more, # other options
 ) -> dict: # for `provenance`
     "The options that decide detections."
-    return dict(short_side=detector.about(weights)[0], flip_test=detector.flip_test, **more, **({} if detector.scales == (1,) else dict(scales=list(detector.scales))))
+    return dict(short_side=network_facts(detector, weights)[0], flip_test=detector.flip_test, **more, **({} if detector.scales == (1,) else dict(scales=list(detector.scales))))
 
 # %% ../nbs/11_tables.ipynb #3b577a38
 def measure_table1(
@@ -352,7 +354,7 @@ def measure_table1(
     sides, per_seed, perfect, behind = {}, {n: {} for n in paper_rows('table1')}, [], {}
     score = lambda results: average_precision(folder.coco, results, image_ids)
     for n, w in enumerate(names[0]):
-        found, side = detections_of(detector, w, ('none', 'full') if own else ('none',), all_images), detector.about(w)[0]
+        found, side = detections_of(detector, w, ('none', 'full') if own else ('none',), all_images), network_facts(detector, w)[0]
         bound, best, by_side, moved = bound_rows(folder, found['none'], image_ids, side, sides=() if n else WINDOW_SIDES)
         sides, behind = sides or by_side, behind or dict(baseline=found['none'], bound=moved)
         per_seed['Baseline'][w], per_seed['Emp. Bound'][w] = score(found['none']), bound
@@ -396,7 +398,7 @@ def write_table1(
     for name, results in detections.items(): write_json(out/f'detections-{name}.json', results)
     fig = Figure(figsize=(6, 3.6), layout='constrained')
     show_bound(table['bound_by_window'], table['rows'], fig.subplots())
-    fig.savefig(out/'bound.png', dpi=150)
+    with whole_file(out/'bound.png') as part: fig.savefig(part, format='png', dpi=150)
     write_table(out, 'table1', 'Table 1', table1_lines(table), table1_note(table), table)
 
 # %% ../nbs/11_tables.ipynb #9f495cd3

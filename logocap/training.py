@@ -23,7 +23,7 @@ from .people import draw_people
 from .hrnet import HRNet, find_weights, load_imagenet, load_strictly, read_tensors
 from .center_offset import person_centers
 from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
-from .model import LogoCap, check_device, command, detect_split, read_checkpoint
+from .model import LogoCap, check_device, command, detect_split, facts_of, read_checkpoint
 
 # %% ../nbs/10_training.ipynb #7e6571c8
 @dataclass
@@ -230,7 +230,7 @@ def save_checkpoint(
     for name, t in (*model.state_dict().items(), *(('of the optimizer', t) for state in optimizer.state.values() for t in state.values())):
         if not t.isfinite().all(): raise ValueError(f'step {step}: tensor {name} is no longer finite; {file} stays as it was')
     with whole_file(file) as part:
-        torch.save(dict(state_dict=model.state_dict(), about=model.about(), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
+        torch.save(dict(state_dict=model.state_dict(), about=facts_of(model), optimizer=optimizer.state_dict(), step=step, best=best, random=torch.get_rng_state()), part)
 
 def load_checkpoint(
     file:Path, # RUN/checkpoint.pt
@@ -535,9 +535,7 @@ def train_command(
     check_recipe(recipe, accumulate)
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))
-    check_output(Path(out)/'log.jsonl')
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
           save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device, until=until)
     if int(os.environ.get('RANK', 0)) == 0: print(f'{min(until or steps, steps)} of {steps} steps: {out}')
-
 if __name__ == '__main__' and not hasattr(sys, 'ps1') and 'ipykernel' not in sys.modules: train_command()

@@ -1,6 +1,7 @@
 "Where the tests find the project, its installed commands, and the reference data, which not every machine has; and what was tried."
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ SHARED = ROOT.parent/'shared'
 LONG = os.environ.get('STRESS') == 'long'  # set by `make stress`
 # These have not been green as a whole yet; STRESS=short runs their short form.
 collect_ignore = [] if os.environ.get('STRESS') else [f'test_hard_{part}.py' for part in ('annotations', 'checkpoints', 'killed', 'long', 'pictures', 'training')]
+
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
 
 def _folder(name):
@@ -49,6 +53,33 @@ def tiny(tmp_path_factory):
     file = tmp_path_factory.mktemp('weights')/'tiny.safetensors'
     LogoCap(4, 8, 8, 4, (12, 10, 8), 3).save_pretrained(file)
     return file
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "A headless Chromium."
+    playwright = pytest.importorskip('playwright.sync_api', reason="no playwright: pip install -e '.[docs]'")
+    with playwright.sync_playwright() as p:
+        installed = [os.environ.get('CHROMIUM'), *map(shutil.which, BROWSERS), p.chromium.executable_path]
+        program = next((f for f in installed if f and Path(f).is_file()), None)
+        if not program: pytest.skip('no Chromium on this machine')
+        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    "Opens an address in a window of its own."
+    contexts = []
+    def open_page(url, width=1280, height=900, **options):
+        contexts.append(browser.new_context(viewport=dict(width=width, height=height), **options))
+        contexts[-1].set_default_timeout(300_000)  # milliseconds, for a busy machine
+        page = contexts[-1].new_page()
+        page.goto(url)
+        return page
+    yield open_page
+    for c in contexts: c.close()
 
 
 _tried, _start = {}, time.time()

@@ -94,7 +94,7 @@ def loads_step(folder):
 def table(folder):
     "Everything of a table but when and where it was made."
     made = json.loads((folder/'table1.json').read_text())
-    for name in ('seconds', 'finished', 'machine'): made['provenance'].pop(name, None)
+    for name in ('seconds', 'finished', 'machine', 'detected_now'): made['provenance'].pop(name, None)
     return made, {p.name: p.read_bytes() for p in sorted(folder.glob('detections-*.json'))}, (folder/'table1.csv').read_text()
 
 
@@ -107,54 +107,94 @@ def people(tmp_path_factory):
     return folder
 
 
+def written(folder):
+    "Files of a folder and when they were written."
+    found = set()
+    for path in folder.rglob('*'):
+        try: found.add((path, path.stat().st_mtime_ns))
+        except FileNotFoundError: pass  # replaced meanwhile
+    return found
+
+
 def test_tables(tmp_path, people, tiny, run, tried):
     options = ('--data', people, '--split', 'val', '--weights', tiny, '--short-side', 64, '--no-flip-test', '--device', 'cpu')
-    begun, rng, kills = time.time(), random.Random(time.time()), 20 if LONG else 1
+    begun, rng, kills, killed = time.time(), random.Random(time.time()), 20 if LONG else 2, 0
     assert run('logocap-tables', '--out', tmp_path/'whole', *options).returncode == 0
     takes = time.time() - begun
-    for n in range(kills):
+    while killed < kills:
+        before = written(tmp_path/'killed')
         process = start('logocap-tables', '--out', tmp_path/'killed', *options)
-        if n % 2: wait(lambda: (tmp_path/'killed').is_dir() and any((tmp_path/'killed').iterdir()) or process.poll() is not None, process)  # while it writes
-        else: time.sleep(rng.uniform(0, takes))
+        if killed % 2: time.sleep(rng.uniform(0, takes))
+        else:  # while it writes
+            wait(lambda: written(tmp_path/'killed') != before, process)
+            time.sleep(rng.uniform(0, .1 * takes))
+        killed += process.poll() is None
         process.kill()
-        process.wait()
+        process.communicate()
         for file in (tmp_path/'killed').glob('*.json'): json.loads(file.read_text())
     assert run('logocap-tables', '--out', tmp_path/'killed', *options).returncode == 0
     assert table(tmp_path/'killed') == table(tmp_path/'whole')
     tried(PART, 'SIGKILLs of logocap-tables', kills, 'every JSON file whole; the finished table is the same')
 
 
+def test_torn_detections(tmp_path, tried):
+    "Detections that an earlier run has kept: whole ones come back to the last digit, torn ones and ones with code are one line."
+    import numpy as np
+    from logocap.coco import coco_results
+    from logocap.tables import load_detections, save_detections
+    from test_hard_checkpoints import Trap
+    file, rng = tmp_path/'kept.npz', np.random.default_rng(0)
+    results = [r for n in range(9) for r in coco_results(n, rng.random((2, 17, 3), np.float32), rng.random(2, np.float32))]
+    save_detections(file, results)
+    assert load_detections(file) == results
+    whole = file.read_bytes()
+    def refused():
+        with pytest.raises(ValueError, match='kept.npz: not a file of detections'): load_detections(file)
+        tried(PART, 'kept detections cut off, flipped, or with code in them', 1, 'one line')
+    for end in np.linspace(0, len(whole) - 1, 200 if LONG else 12).astype(int):
+        file.write_bytes(whole[:end])
+        refused()
+    for at in np.linspace(0, len(whole) - 1, 200 if LONG else 12).astype(int):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+        try: same = load_detections(file) == results  # not every byte of a zip file matters
+        except ValueError: refused()
+        else: assert same
+    np.savez(file, image_id=np.array([Trap(tmp_path/'trapped')]), score=np.zeros(1), keypoints=np.zeros((1, 51)))
+    refused()
+    assert not (tmp_path/'trapped').exists()
+
+
 @linux
 def test_a_process_of_several_dies(tmp_path, tried):
-    "One of two workers of torchrun is killed: both are started again and go on; without restarts, the run ends with a message."
+    "One of two workers of torchrun is killed: both are started again and go on; then the other, and with no restart left the run ends with a message."
     psutil = pytest.importorskip('psutil')
     from safetensors.torch import load_file
     from conftest import ROOT
-    def torchrun(out, restarts, steps):
+    folder, steps = tmp_path/'run', 40 if LONG else 12
+    def torchrun(out, restarts):
         return subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', str(restarts), '-m', 'logocap.training', '--out', str(out),
                                  *map(str, NET), '--steps', str(steps), '--save-every', '1'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS='1'))
-    def kill_one(process):
-        wait(lambda: loads_step(tmp_path/'run') >= 2, process)
+    process = torchrun(folder, 1)
+    for victim in (1, 0):
+        seen = loads_step(folder)
+        def further():
+            assert loads_step(folder) >= seen, 'begun from the start'
+            return loads_step(folder) > seen
+        wait(further, process)
         workers = [p for p in psutil.Process(process.pid).children() if 'logocap.training' in ' '.join(p.cmdline())]
         assert len(workers) == 2
-        workers[1].kill()
-        return time.time()
-    steps = 40 if LONG else 8
-    process = torchrun(tmp_path/'run', 0, steps)
-    killed = kill_one(process)
-    text = process.communicate(timeout=300)[1]
-    assert process.returncode != 0 and time.time() - killed < 60 and 'SIGKILL' in text and loads(tmp_path/'run') >= 2
-    tried('training faults', 'one of two torchrun processes killed', 1, 'the run ends within a minute, with a message')
+        workers[victim].kill()
+        killed = time.time()
+        assert not psutil.wait_procs(workers, timeout=60)[1]
+    text = process.communicate(timeout=60)[1]
+    assert process.returncode != 0 and time.time() - killed < 60 and text.count('SIGKILL') and 'another process of this run is gone' in text and loads(folder) > seen
+    tried('training faults', 'one of two torchrun processes killed under --max-restarts', 1, 'both go on from the last checkpoint')
+    tried('training faults', 'one of two torchrun processes killed, no restart left', 1, 'the run ends within a minute, with a message')
     if not LONG: return
-    process = torchrun(tmp_path/'run', 3, steps)
-    kill_one(process)
-    process.communicate(timeout=600)
-    assert process.returncode == 0
-    process = torchrun(tmp_path/'whole', 0, steps)
-    process.communicate(timeout=600)
-    a, b = (load_file(tmp_path/f/'model.safetensors') for f in ('run', 'whole'))
-    assert all(torch.equal(a[n], b[n]) for n in a)
-    tried('training faults', 'the same under --max-restarts', 1, 'goes on from the last checkpoint; final weights bit for bit those of the undisturbed run')
+    for out in (folder, tmp_path/'whole'): assert torchrun(out, 0).wait(600) == 0
+    a, b = (load_file(f/'model.safetensors') for f in (folder, tmp_path/'whole'))
+    assert set(a) == set(b) and all(torch.equal(a[n], b[n]) for n in a)
+    tried('training faults', 'the same run started once more', 1, 'final weights bit for bit those of the undisturbed run')
 
 
 def test_writing_fails(tmp_path, tried):

@@ -1,5 +1,7 @@
 "What is installed and fetched: hash-checked locks, pinned actions, few permissions, and no network at run time."
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,22 +44,42 @@ def test_workflows(file, tried):
     assert re.search(r'^permissions: *(\{\}|\{contents: read\})$', text, re.M)
     assert text.count('actions/checkout@') == text.count('persist-credentials: false')
     assert not re.search(r'pull_request_target|\$\{\{ *github\.event\.(issue|pull_request|head_commit|comment)', text)
+    for name, job in pytest.importorskip('yaml').safe_load(text)['jobs'].items():
+        if 'permissions' not in job: continue
+        assert name == 'deploy' and job['permissions'] == {'pages': 'write', 'id-token': 'write'}
+        assert not any('run' in step or 'checkout' in step['uses'] for step in job['steps'])  # who may write runs nothing of ours
     tried(PART, 'uses of actions in workflows', len(uses), 'pinned to commits; permissions: read')
 
 
-def test_lock_covers_what_is_required(tried):
+@pytest.mark.skipif(not shutil.which('make'), reason='needs make')
+def test_installations_check_hashes(tmp_path, tried):
+    "What the workflow installs, by itself or through make, comes from a lock with hashes, or is this project without dependencies."
+    text, found = (ROOT/'.github/workflows/test.yml').read_text(), []
+    locks = set(re.findall(r'LOCK: (\S+?)}', text))
+    assert len(locks) == 2 and text.count('bash .ci/run') == text.count('LOCK: ') and 'make test' in (ROOT/'.ci/run').read_text()
+    for lock in locks:
+        assert (ROOT/lock).is_file()
+        plan = subprocess.run(['make', '-n', 'test', f'LOCK={lock}', f'VENV={tmp_path}/venv'], cwd=ROOT, env={**os.environ, 'MAKEFLAGS': ''}, capture_output=True, text=True, check=True).stdout
+        found += [line for line in plan.splitlines() if 'pip install' in line]
+    found += [line for line in text.splitlines() if 'pip install' in line or 'pip wheel' in line]
+    assert len(found) == 7 and all('--require-hashes' in line or '--no-deps' in line for line in found), found
+    tried(PART, 'installations in the workflow of tests', len(found), 'from a lock with hashes, or this project without dependencies')
+
+
+@pytest.mark.parametrize('file', ('requirements.txt', 'requirements-oldest.txt'))
+def test_lock_covers_what_is_required(file, tried):
     "Every requirement of settings.ini is in the lock, in an allowed version, and every line of the lock has its hashes."
     from configparser import ConfigParser
     from packaging.requirements import Requirement
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')
     wanted = [Requirement(r) for key in ('requirements', 'dev_requirements') for r in config['DEFAULT'][key].split()]
-    text = (ROOT/'.ci/requirements.txt').read_text().replace('\\\n', ' ')
+    text = (ROOT/'.ci'/file).read_text().replace('\\\n', ' ')
     locked = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith('#')]
     versions = {}
     for line in locked:
         assert re.match(r'[\w.-]+==\S+', line) and re.search(r'--hash=sha256:[0-9a-f]{64}', line), line[:80]
         name, version = re.match(r'([\w.-]+)==(\S+)', line).groups()
         versions.setdefault(name.lower().replace('_', '-'), []).append(version)
-    for r in wanted: assert any(r.specifier.contains(v) for v in versions.get(r.name.lower(), [])), f'{r} is not in .ci/requirements.txt'
+    for r in wanted: assert any(r.specifier.contains(v) for v in versions.get(r.name.lower(), [])), f'{r} is not in .ci/{file}'
     tried(PART, 'locked packages', len(locked), 'every one with its hashes')

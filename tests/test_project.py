@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from widgets import widget_views
 
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').glob('*.ipynb'))
 ROOMS = [p for p in NOTEBOOKS if p.name[0].isdigit()]
@@ -40,6 +41,7 @@ def test_notebook_is_stored_executed(path):
     outputs = [o for c in code for o in c.outputs]
     assert not [o for o in outputs if o.output_type == 'error' or o.get('name') == 'stderr']
     assert any({'image/png', 'image/jpeg'} & set(o.get('data', {})) for o in outputs)
+    assert not widget_views(nb)  # they would be dead
     assert path.stat().st_size < 1_000_000
     assert not any(c.metadata for c in nb.cells) and set(nb.metadata) <= {'kernelspec'}
     assert len(nb.cells) <= 40

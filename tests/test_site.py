@@ -21,8 +21,6 @@ import build
 from mathml import mathml
 
 NOTEBOOKS = ['index', *(p.stem for p in build.notebooks())]
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
 
 @pytest.fixture(scope='session')
@@ -46,33 +44,6 @@ def address(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}/'
     server.shutdown()
-
-
-@pytest.fixture(scope='session')
-def browser():
-    "A headless Chromium."
-    playwright = pytest.importorskip('playwright.sync_api', reason="no playwright: pip install -e '.[docs]'")
-    with playwright.sync_playwright() as p:
-        installed = [os.environ.get('CHROMIUM'), *map(shutil.which, BROWSERS), p.chromium.executable_path]
-        program = next((f for f in installed if f and Path(f).is_file()), None)
-        if not program: pytest.skip('no Chromium on this machine')
-        browser = p.chromium.launch(executable_path=program, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    "Opens an address in a window of its own."
-    contexts = []
-    def open_page(url, width=1280, height=900, **options):
-        contexts.append(browser.new_context(viewport=dict(width=width, height=height), **options))
-        contexts[-1].set_default_timeout(300_000)  # milliseconds, for a busy machine
-        page = contexts[-1].new_page()
-        page.goto(url)
-        return page
-    yield open_page
-    for c in contexts: c.close()
 
 
 @pytest.fixture(scope='session')
