@@ -8,7 +8,7 @@ __all__ = ['PARTS', 'take_turns', 'summary', 'matrix_product', 'copying', 'rando
            'show_speed_of', 'speed_command']
 
 # %% ../nbs/12_speed.ipynb #speed0002
-import json, platform, time
+import copy, json, platform, time
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -129,7 +129,7 @@ def work_of(
     flip_test:bool=True, # average with the mirrored picture
 ) -> dict: # stage → operations (2 a multiply-add), bytes
     "Operations and least memory traffic of the stages, counted where the readable network's convolutions run."
-    counts, hooks = {name: [0, 0] for name in ('backbone', 'heads', 'CMP')}, []
+    counts, model = {name: [0, 0] for name in ('backbone', 'heads', 'CMP')}, copy.deepcopy(model).to('meta') # shapes without numbers
     def count(stage):
         def hook(conv, args, out):
             x, k = args[0], conv.weight
@@ -137,14 +137,9 @@ def work_of(
             counts[stage][1] += (x.numel() + out.numel() + k.numel()) * k.element_size()
         return hook
     for stage, parts in (('backbone', [model.backbone]), ('heads', [model.heatmap_head, model.offset_head, model.embedding_head]), ('CMP', [model.cmp])):
-        hooks += [m.register_forward_hook(count(stage)) for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)]
-    try:
-        with torch.inference_mode():
-            model.fields(torch.zeros(1, 3, *size, device=next(model.parameters()).device), flip_test)
-            kem = torch.zeros(model.candidates, 17 * model.widths['c3'], model.window, model.window, device=next(model.parameters()).device)
-            model.cmp(kem)
-    finally:
-        for h in hooks: h.remove()
+        for m in (m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)): m.register_forward_hook(count(stage))
+    model.fields(torch.empty(1, 3, *size, device='meta'), flip_test)
+    model.cmp(torch.empty(model.candidates, 17 * model.widths['c3'], model.window, model.window, device='meta'))
     windows = 17 * model.candidates
     counts['global'] = [2 * windows * 97**2 * model.window**2, 4 * windows * (97**2 + model.window**2) * 2]
     counts['local'] = [0, 4 * 2 * windows * model.window**2 * model.widths['c3']]
@@ -232,7 +227,7 @@ def measure_growth(
     rounds:int=3, # of each
     batches:tuple=None, # pictures at a time, without flip test; None: up to 8 on a CPU, 32 elsewhere
     people:tuple=(1, 10, 30), # candidates, with flip test
-    sides:tuple=(384, 448, 512, 576, 640), # short sides, with flip test
+    shares:tuple=(.75, .875, 1, 1.125, 1.25), # of the picture's short side, with flip test: 384 to 640 px for the paper's W32
 ) -> dict: # batches, people, resolutions: lists of ms …, products, megabytes
     "How time and memory of the fast network grow with pictures, people and pixels."
     device, fast = next(model.parameters()).device, model.optimize()
@@ -248,7 +243,7 @@ def measure_growth(
         fast.candidates = n
         made['people'].append(row(_whole(fast, noise(size), True), people=n))
     fast.candidates = most
-    for side in sides:
+    for side in dict.fromkeys(max(round(size[0] * s / 32), 1) * 32 for s in shares):
         h, w = side, -(-side * size[1] // size[0] // 64) * 64
         made['resolutions'].append(row(_whole(fast, noise((h, w)), True), short_side=side, pixels=h * w))
     return made
