@@ -70,7 +70,7 @@ def test_flipped_bytes(state, tiny, tmp_path, tried):
     rng = np.random.default_rng(0)
     for source in (tmp_path/'whole.pth', tiny):
         data, file = source.read_bytes(), tmp_path/f'flipped{source.suffix}'
-        for n in range(150 if LONG else 6):
+        for n in range(60 if LONG else 6):
             flipped = bytearray(data)
             for at in rng.integers(0, 3000 if n % 2 else len(data), 4): flipped[at] = rng.integers(256)
             file.write_bytes(flipped)
@@ -87,7 +87,7 @@ def test_tensors_that_do_not_fit(state, tmp_path, tried):
     rng = np.random.default_rng(1)
     file = tmp_path/'bad.pth'
     floats = [n for n in names if state[n].is_floating_point()]
-    for n in rng.choice(floats, 30 if LONG else 1):
+    for n in rng.choice(floats, 12 if LONG else 1):
         t = state[n]
         nan, inf = (t.clone(memory_format=torch.contiguous_format) for _ in range(2))
         nan.view(-1)[0], inf.view(-1)[-1] = torch.nan, -torch.inf

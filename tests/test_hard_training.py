@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from logocap.model import LogoCap
-from logocap.training import PRESETS, CocoSamples, DrawnSamples, explained, load_checkpoint, one_step, save_checkpoint, train
+from logocap.training import PRESETS, CocoSamples, DrawnSamples, explained, load_checkpoint, save_checkpoint, train
 import logocap.training
 
 PART = 'training faults'

@@ -1,43 +1,13 @@
-"Training runs as a user starts them: killed and started again, in two processes, on photographs, with bad input."
+"Training runs as a user starts them: in two processes, on photographs, with bad input."
 import json
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
 from test_commands import fails
 
 SMALL = ('--size', 64, '--batch-size', 2, '--seed', 3, '--device', 'cpu')
-
-
-def weights(run):
-    from safetensors.torch import load_file
-    return load_file(run/'model.safetensors')
-
-
-def test_killed_run_ends_with_the_same_weights(run, tmp_path):
-    options = (*SMALL, '--steps', 12, '--save-every', 2)
-    done = run('logocap-train', '--out', tmp_path/'whole', *options)
-    assert done.returncode == 0, done.stderr
-    killed = subprocess.Popen([Path(sys.executable).with_name('logocap-train'), '--out', tmp_path/'killed', *map(str, options)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.time() + 120
-    while not (tmp_path/'killed/checkpoint.pt').exists() and killed.poll() is None and time.time() < end: time.sleep(.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path/'killed/model.safetensors').exists(), 'the run was over before it could be killed'
-    step = torch.load(tmp_path/'killed/checkpoint.pt', weights_only=True)['step']
-    assert 0 < step < 12
-    done = run('logocap-train', '--out', tmp_path/'killed', *options)
-    assert done.returncode == 0, done.stderr
-    a, b = weights(tmp_path/'whole'), weights(tmp_path/'killed')
-    assert set(a) == set(b) and all(torch.equal(a[n], b[n]) for n in a)
-    log = [json.loads(line) for line in (tmp_path/'killed/log.jsonl').read_text().splitlines()]
-    assert [line['step'] for line in log] == sorted({line['step'] for line in log}) and log[-1]['step'] == 12
-    assert {'heatmaps', 'offsets', 'kam', 'adapted', 'total', 'matched', 'lr'} <= set(log[-1])
 
 
 def test_two_processes_have_the_gradients_of_one():
