@@ -199,7 +199,7 @@ class FastHeads(nn.Module):
             at = ((cells + .5) * (x.shape[3] / xs[0].shape[3]) - .5).clamp(min=0).minimum(n - 1)
             low, share = at.long(), (at % 1)[..., None] # B×N×2, B×N×2×1
             high = (low + 1).minimum(n - 1)
-            read = lambda cx, cy: x.permute(0, 2, 3, 1)[torch.arange(len(x), device=x.device)[:, None], cy, cx].float()
+            read = lambda cx, cy: x.permute(0, 2, 3, 1)[torch.arange(x.shape[0], device=x.device)[:, None], cy, cx].float()
             row = lambda cy: torch.lerp(read(low[..., 0], cy), read(high[..., 0], cy), share[..., 0, :])
             features.append(torch.lerp(row(low[..., 1]), row(high[..., 1]), share[..., 1, :]))
         first, last = torch.cat([c.weight for c in self.offset_mix.convs], 1)[..., 0, 0].float(), self.offset_last
@@ -293,7 +293,7 @@ def heatmap_windows(
     "Global keypoint expansion maps as `global_kem(upsample(heatmaps, size), global_mesh(poses, side))` gives them."
     heatmaps = heatmaps[:, :17].float()
     (x, columns), (y, rows) = (_axis(poses[..., i], side, heatmaps.shape[3 - i], size[1 - i]) for i in (0, 1))
-    k, b = torch.arange(17, device=poses.device)[:, None, None], torch.arange(len(poses), device=poses.device)[:, None, None, None, None]
+    k, b = torch.arange(17, device=poses.device)[:, None, None], torch.arange(poses.shape[0], device=poses.device)[:, None, None, None, None]
     x, y = (first + torch.arange(weights.shape[-1], device=poses.device) for first, weights in ((x, columns), (y, rows)))
     return rows @ heatmaps[b, k, y[..., :, None], x[..., None, :]] @ columns.transpose(-1, -2)
 
@@ -301,10 +301,11 @@ def heatmap_windows(
 def unflip_mean(
     maps:torch.Tensor, # B×C×h×w, or 2B with the mirrored pictures'
     b:int, # B
+    flip_test:bool, # whether there are mirrored pictures
     unflip, # `unflip_heatmaps` or `unflip_offsets`
 ) -> torch.Tensor: # B×C×h×w
     "Maps averaged with the mirrored pictures' where there are any."
-    return maps if len(maps) == b else (maps[:b] + unflip(maps[b:])) / 2
+    return (maps[:b] + unflip(maps[b:])) / 2 if flip_test else maps
 
 # %% ../nbs/08b_fast.ipynb #fast0026
 class FastNetwork(nn.Module):
@@ -330,19 +331,19 @@ class FastNetwork(nn.Module):
         flip_test:bool=False, # average with the mirrored pictures
     ) -> tuple: # heat maps B×18×h×w; function from centres B×N×3 to initial poses B×N×17×2; embedding B×C3×h×w
         "What poses are read from; of the offsets only what is asked for."
-        xs, b = self.branches(images, flip_test), len(images)
-        heatmaps = unflip_mean(self.heads.heatmaps(xs), b, unflip_heatmaps)
+        xs, b = self.branches(images, flip_test), images.shape[0]
+        heatmaps = unflip_mean(self.heads.heatmaps(xs), b, flip_test, unflip_heatmaps)
         def initial(centers):
             cells = (centers[..., :2] / 4).long()
             mirrored = torch.stack([xs[0].shape[3] - 1 - cells[..., 0], cells[..., 1]], -1)
             arrows = self.heads.offsets_at(xs, torch.cat([cells, mirrored]) if flip_test else cells).transpose(1, 2)[..., None] # a map of N×1 cells
-            return (centers[..., None, :2] / 4 - unflip_mean(arrows, b, unflip_offsets)[..., 0].transpose(1, 2).unflatten(-1, (17, 2))) * 4
-        return heatmaps, initial, self.heads.embedding([x[:b] for x in xs])
+            return (centers[..., None, :2] / 4 - unflip_mean(arrows, b, flip_test, unflip_offsets)[..., 0].transpose(1, 2).unflatten(-1, (17, 2))) * 4
+        return heatmaps, initial, self.heads.embedding([x[:b] for x in xs] if flip_test else xs)
 
     def fields(self,
         images:torch.Tensor, # B×3×H×W
         flip_test:bool=False, # average with the mirrored pictures
     ) -> tuple: # heat maps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
         "The three maps at stride 4, as `Network.fields`."
-        xs, b = self.branches(images, flip_test), len(images)
-        return unflip_mean(self.heads.heatmaps(xs), b, unflip_heatmaps), unflip_mean(self.heads.offsets(xs), b, unflip_offsets), self.heads.embedding([x[:b] for x in xs])
+        xs, b = self.branches(images, flip_test), images.shape[0]
+        return unflip_mean(self.heads.heatmaps(xs), b, flip_test, unflip_heatmaps), unflip_mean(self.heads.offsets(xs), b, flip_test, unflip_offsets), self.heads.embedding([x[:b] for x in xs] if flip_test else xs)
