@@ -268,7 +268,11 @@ class Processes:
         self.rank, self.world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
         self.device = check_device(device)
         if self.device.type == 'cuda': self.device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', self.device.index or 0)))
-        if self.world > 1 and not dist.is_initialized(): dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo')
+        if self.world > 1 and not dist.is_initialized():
+            store = next(dist.rendezvous('env://'))[0]
+            if os.environ.get('LOCAL_WORLD_SIZE') == str(self.world): # torchrun keeps its store over restarts, with the addresses of processes that are gone
+                store = dist.PrefixStore(f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
+            dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo', store=store, rank=self.rank, world_size=self.world)
 
     def mean(self,
         count:torch.Tensor, # a number of things
