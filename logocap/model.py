@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'read_checkpoint', 'facts_of', 'read_widths',
-           'Poses', 'detect', 'LogoCap', 'predict_poses', 'SplitInputs', 'detect_split', 'check_device', 'command',
-           'save_drawing', 'predict_command']
+           'Poses', 'detect', 'LogoCap', 'predict_poses', 'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device',
+           'read_ahead', 'command', 'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, json, sys
-from collections import Counter, defaultdict
+import functools, json, sys, time
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from .center_offset import (find_centers, initial_poses, pointwise_head, score_p
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
+from .fast import FastMessagePassing, FastNetwork, fused_message_passing, heatmap_windows
 
 # %% ../nbs/09_model.ipynb #4013eafc
 LEVELS = ('none', 'partial', 'full')  # initial poses; arg max of the attraction maps; the whole method
@@ -30,7 +31,7 @@ ABLATIONS = dict(window=dict(alone=True), window_shifted=dict(alone=True, shift=
 
 def poses_from_fields(
     heatmaps:torch.Tensor, # B×18×h×w
-    offsets:torch.Tensor, # B×34×h×w
+    offsets, # B×34×h×w, or a function from centres to initial poses
     embedding:torch.Tensor, # B×C3×h×w
     cmp:nn.Module, # the message passing
     size:tuple, # H, W of the network input
@@ -39,17 +40,19 @@ def poses_from_fields(
     kept:dict=None, # stages that another level of the same fields has computed; grows
     n:int=30, # N, candidates a picture
     window:int=11, # m, cells a side of the local window
+    fast:bool=False, # by the faster pieces of `fast`, to the same result
 ) -> dict: # centers B×N×3, initial B×N×17×2, poses B×N×17×3, scores B×N, valid B×N; mesh and kam unless level is none
     "All stages of Fig. 3 behind the convolutions; poses in input px; raises ValueError for an unknown level."
     if level not in (*LEVELS, *ABLATIONS): raise ValueError(f'level {level!r}: there are {", ".join((*LEVELS, *ABLATIONS))}')
     kept = {} if kept is None else kept
     def once(name, make): return kept[name] if name in kept else kept.setdefault(name, make())
-    up = once('up', lambda: upsample(heatmaps, size))
-    centers, valid = once('centers', lambda: find_centers(up[:, 17], n))
+    up = lambda: once('up', lambda: upsample(heatmaps, size))
+    centers, valid = once('centers', lambda: find_centers(upsample(heatmaps[:, 17:], size)[:, 0] if fast else up()[:, 17], n))
     if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first, so those that count come first
-    initial = once('initial', lambda: initial_poses(centers, offsets))
+    initial = once('initial', lambda: offsets(centers) if callable(offsets) else initial_poses(centers, offsets))
     stages = dict(centers=centers, initial=initial)
-    if level == 'none': poses = score_poses(up, initial, centers)
+    windows = lambda side: heatmap_windows(heatmaps, initial, size, side) if fast else global_kem(up(), global_mesh(initial, side))
+    if level == 'none': poses = torch.cat([initial, windows(1)[..., 0] * centers[..., None, 2:]], -1) if fast else score_poses(up(), initial, centers)
     else:
         mesh = once('mesh', lambda: local_mesh(initial, window))
         kam = once('kam', lambda: attraction_maps(cmp, local_kem(embedding, mesh)))
@@ -58,7 +61,7 @@ def poses_from_fields(
         else:
             options = dict(ABLATIONS.get(level, {}))
             side, alone = options.pop('side', 97), options.pop('alone', False)
-            poses = adapt(once(f'kem {side}', lambda: global_kem(up, global_mesh(initial, side))), None if alone else kam, initial, centers, **options)
+            poses = adapt(once(f'kem {side}', lambda: windows(side)), None if alone else kam, initial, centers, **options)
     scores = pose_scores(poses)
     return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
 
@@ -67,6 +70,7 @@ class Network(nn.Module):
     "LOGO-CAP's network (Fig. 3): pictures B×3×H×W → every stage up to the poses B×N×17×3, in input px."
     candidates = 30 # N, people looked at in a picture
     window = 11 # m, cells a side of the local window
+    fast = False # whether its pieces are those of `fast`
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps (48 in the released W48)
@@ -82,7 +86,6 @@ class Network(nn.Module):
         self.heatmap_head, self.offset_head = (pointwise_head(self.backbone.channels, mid, out) for mid, out in ((c1, 18), (c2, 34)))
         self.embedding_head = embedding_head(self.backbone.channels, c3)
         self.cmp = MessagePassing(c3, cmp_widths, k)
-
     def fields(self,
         images:torch.Tensor, # B×3×H×W
         flip_test:bool=False, # average with the mirrored pictures
@@ -100,7 +103,7 @@ class Network(nn.Module):
     ) -> dict: # stage → tensor
         "All stages by name: heatmaps, offsets, embedding, and those of `poses_from_fields`."
         heatmaps, offsets, embedding = self.fields(images, flip_test)
-        stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level, n=self.candidates, window=self.window)
+        stages = poses_from_fields(heatmaps, offsets, embedding, self.cmp, images.shape[-2:], level, n=self.candidates, window=self.window, fast=self.fast)
         return dict(heatmaps=heatmaps, offsets=offsets, embedding=embedding, **stages)
 
 # %% ../nbs/09_model.ipynb #3944ee78
@@ -196,9 +199,9 @@ def detect(
     parameter, found = next(network.parameters()), {}
     back = invert_affine(matrices.to(parameter.device))[:, None, None]
     with torch.inference_mode():
-        fields, kept = network.fields(inputs.to(parameter), flip_test), {}
+        fields, kept = getattr(network, 'lean_fields', network.fields)(inputs.to(parameter), flip_test), {}
         for level in levels:
-            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level, True, kept, network.candidates, network.window)
+            out = poses_from_fields(*fields, network.cmp, inputs.shape[-2:], level, True, kept, network.candidates, network.window, network.fast)
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']).cpu().numpy()
             xy = transform_points(out['poses'][..., :2], back)
             poses, scores = torch.cat([xy, out['poses'][..., 2:]], -1).cpu().numpy(), out['scores'].cpu().numpy()
@@ -208,9 +211,8 @@ def detect(
 
 # %% ../nbs/09_model.ipynb #db3b0c54
 class LogoCap(Network):
-    "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `save_pretrained`; arguments as `Network`."
+    "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `optimize`, `save_pretrained`; arguments as `Network`."
     short_side = 512 # of the network input, px, that the weights were made for
-
     @classmethod
     def from_pretrained(cls,
         file=None, # .pth.tar as released, training checkpoint, .safetensors, or a name of `embedded_weights`; None: the first of these
@@ -235,6 +237,7 @@ class LogoCap(Network):
         tensors = {n: (t.half() if half and t.dim() > 1 else t).contiguous() for n, t in self.state_dict().items()}
         with whole_file(file) as part: save_file(tensors, part, facts_of(self))
 
+    def optimize(self, dtype=torch.float32, compile=False): return FastLogoCap(self, dtype, compile)
     def predict(self,
         images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
         flip_test:bool=True, # average with the mirrored picture
@@ -275,6 +278,28 @@ def predict_poses(
     finally:
         for m, training in modes.items(): m.training = training
     return poses
+
+# %% ../nbs/09_model.ipynb #9df81559
+class FastLogoCap(LogoCap):
+    "A LogoCap arranged for speed, for evaluation only: `predict`, `fields` and all stages as before, up to rounding."
+    fast = True
+    def __init__(self,
+        model:LogoCap, # with its weights, on its device; stays as it is
+        dtype:torch.dtype=torch.float32, # of the convolutions; coordinates and what is read off heat maps are float32 always
+        compile:bool=False, # by PyTorch's compiler
+    ):
+        nn.Module.__init__(self)
+        self.widths, self.short_side, self.candidates, self.window = model.widths, model.short_side, model.candidates, model.window
+        self.convolutions = FastNetwork(model, dtype)
+        plain = dtype == torch.float32 and next(model.parameters()).device.type == 'cpu'
+        self.cmp = FastMessagePassing(model.cmp, model.window) if plain else fused_message_passing(model.cmp, dtype)
+        if compile: self.convolutions.backbone = torch.compile(self.convolutions.backbone)
+        self.eval()
+
+    def fields(self, images, flip_test=False): return self.convolutions.fields(images, flip_test)
+    def lean_fields(self, images, flip_test=False): return self.convolutions.lean_fields(images, flip_test)
+    def optimize(self, dtype=torch.float32, compile=False): raise ValueError('this is the fast network already: optimize the network that it was made of')
+    def save_pretrained(self, file, half=False): raise ValueError('a fast network is not written to files: save the network that it was made of')
 
 # %% ../nbs/09_model.ipynb #74393601
 class SplitInputs(torch.utils.data.Dataset):
@@ -333,6 +358,20 @@ def check_device(
     if device is None: device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try: return torch.zeros(1, device=device).cpu() is not None and torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError): raise ValueError(f'device {device!r}: not to be had on this machine') from None
+
+def read_ahead(
+    items, # what to read
+    read, # function of one of them
+    ahead:int=4, # how many are read before they are asked for
+): # pairs: an item, a function that returns what was read or raises what reading raised
+    "Read the next pictures in a thread while the caller computes."
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append((item, pool.submit(read, item).result))
+            if len(waiting) > ahead: yield waiting.popleft()
+        yield from waiting
 
 # %% ../nbs/09_model.ipynb #67676cbb
 def _parser(func):
@@ -423,12 +462,12 @@ def predict_command(
     if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
     if level not in LEVELS: raise ValueError(f'level {level!r}: there are {", ".join(LEVELS)}')
-    model = LogoCap.from_pretrained(weights, check_device(device))
-    if short_side is not None: input_size(1, 1, short_side) # says what is wrong with it, if anything, once and for all pictures
-    stems, faults, people, results = Counter(f.stem for f in files), [], 0, 0
+    model = LogoCap.from_pretrained(weights, check_device(device)).optimize()
+    side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
+    stems, faults, people, results, start = Counter(f.stem for f in files), [], 0, 0, time.perf_counter()
     with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text:
-        for n, (f, image_id) in enumerate(zip(tqdm(files, unit='picture', disable=None), _image_ids(files)), 1):
-            try: poses = model.predict(f, flip_test=flip_test, short_side=short_side, level=level)
+        for n, ((f, read), image_id) in enumerate(zip(tqdm(read_ahead(files, lambda f: network_input(f, side, upright=True)), total=len(files), unit='picture', disable=None), _image_ids(files)), 1):
+            try: poses = Poses(*detect(model, *(t[None] for t in read()), flip_test, (level,))[level][0], f)
             except (ValueError, OSError, MemoryError, RuntimeError) as e:
                 if len(files) == 1 or isinstance(e, RuntimeError) and 'memory' not in str(e): raise
                 faults.append(dict(image_id=image_id, file_name=f.name, fault=(str(e) or 'out of memory').splitlines()[0]))
@@ -439,7 +478,7 @@ def predict_command(
                 people, results = people + (r['score'] >= threshold), results + 1
             if draw: save_drawing(poses, Path(draw)/(f'{f.stem}.png' if stems[f.stem] == 1 else f'{n}-{f.stem}.png'), threshold)
         text.write('\n]\n' if results else '[]\n')
-    print(f'{people} people of score {threshold} or more, {results} results on {len(files) - len(faults)} pictures: {out}' + (f', drawn in {draw}' if draw else ''))
+    print(f'{people} people of score {threshold} or more, {results} results on {len(files) - len(faults)} pictures, {len(files) / (time.perf_counter() - start):.1f} a second: {out}' + (f', drawn in {draw}' if draw else ''))
     beside = out.with_suffix('.faults.json')
     if not faults: return beside.unlink(missing_ok=True)
     write_json(beside, faults)

@@ -94,7 +94,7 @@ class Scales(nn.Module):
     ):
         super().__init__()
         self.network, self.scales = network, scales
-        self.cmp, self.short_side, self.widths, self.candidates, self.window = network.cmp, network.short_side, network.widths, network.candidates, network.window
+        self.cmp, self.short_side, self.widths, self.candidates, self.window, self.fast = network.cmp, network.short_side, network.widths, network.candidates, network.window, network.fast
 
     def fields(self,
         images:torch.Tensor, # B×3×H×W
@@ -119,7 +119,7 @@ def file_hash(
 @functools.cache
 def code_hash() -> str: # 64 hexadecimal digits
     "SHA-256 of the modules that decide what is detected."
-    files = [Path(str(resources.files('logocap')/f'{m}.py')) for m in ('coco', 'hrnet', 'center_offset', 'upper_bound', 'kem', 'cmp', 'adaptation', 'model', 'tables')]
+    files = [Path(str(resources.files('logocap')/f'{m}.py')) for m in ('coco', 'hrnet', 'center_offset', 'upper_bound', 'kem', 'cmp', 'adaptation', 'fast', 'model', 'tables')]
     return hashlib.sha256(b''.join(f.read_bytes() for f in files if f.is_file())).hexdigest()
 
 def save_detections(
@@ -166,7 +166,7 @@ class Detector:
     ): # a LogoCap, or Scales of one
         "The network, on its device; its short side is the one in use; raises as `LogoCap.from_pretrained` does."
         if self.last[0] != weights:
-            model = LogoCap.from_pretrained(weights, self.device)
+            model = LogoCap.from_pretrained(weights, self.device).optimize()
             self.seen[weights] = model.short_side, model.widths['width']
             model.short_side = model.short_side if self.short_side is None else self.short_side
             self.last = weights, model if self.scales == (1,) else Scales(model, self.scales).eval()

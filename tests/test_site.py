@@ -172,6 +172,30 @@ def test_dark_mode_switches_and_stays(open_page, address):
     assert open_page(address + 'index.html', color_scheme='dark').evaluate(ground) < 200
 
 
+def test_frames_move_without_a_kernel(open_page, address):
+    page = open_page(address + '13_explore.html')
+    twins = page.locator('.frames').all()
+    assert len(twins) == 5 and not page.locator('.widget-vbox, script[type*="jupyter.widget"]').count()
+    for twin in twins:
+        visible, slider = twin.locator('.frame:visible'), twin.locator('input[type=range]')
+        before, label = visible.locator('img').get_attribute('src'), slider.get_attribute('aria-valuetext')
+        slider.focus()
+        page.keyboard.press('ArrowRight')
+        assert visible.count() == 1 and visible.locator('img').get_attribute('src') != before
+        assert slider.get_attribute('aria-valuetext') != label
+
+
+def test_solutions_fold_out(open_page, address):
+    for name in NOTEBOOKS[1:]:
+        page = open_page(f'{address}{name}.html')
+        solutions = page.locator('details:has(> summary:text-is("Solution"))')
+        assert solutions.count() == 3, name
+        text = solutions.first.locator(':scope > :not(summary)').first
+        assert not text.is_visible(), name
+        solutions.first.locator('summary').click()
+        assert text.is_visible(), name
+
+
 def test_a_phone_scrolls_one_way_only(open_page, site, address):
     page, wide = open_page(address, 360, 740, is_mobile=True, has_touch=True), {}
     for name in pages(site):

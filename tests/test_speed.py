@@ -1,0 +1,146 @@
+"The fast network against the readable one. Times are measured by `logocap-speed`; no test depends on them."
+import copy
+import json
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+from logocap.coco import CocoFolder, average_precision, network_input
+from logocap.model import ABLATIONS, LEVELS, LogoCap, detect, detect_split, poses_from_fields
+from logocap.tables import Scales, own_data
+
+CASES = SHARED/'parity'/'cases.json'
+cases = json.loads(CASES.read_text()) if CASES.is_file() else []
+PICTURES = 12
+
+
+@pytest.fixture(scope='module')
+def drawn():
+    "Network inputs of drawn people, of one size."
+    folder = CocoFolder(own_data('people'), 'val')
+    ids = [i for i in folder.image_ids() if (folder.coco.imgs[i]['width'], folder.coco.imgs[i]['height']) == (256, 256)][:PICTURES]
+    inputs = [network_input(folder.image_path(i), 256) for i in ids]
+    return torch.stack([x for x, _ in inputs]), torch.stack([m for _, m in inputs])
+
+
+@pytest.fixture(scope='module')
+def model(): return LogoCap.from_pretrained()
+
+
+@pytest.fixture(scope='module')
+def fast(model): return model.optimize()
+
+
+@pytest.fixture(scope='module')
+def released(parity): return LogoCap.from_pretrained(parity/'w8.pth.tar').optimize()
+
+
+def agree(ours, theirs, share=.99):
+    "The same people in the same places; two equal maxima may change places."
+    distances = []
+    for (p, s), (q, t) in zip(ours, theirs, strict=True):
+        assert len(s) == len(t)
+        assert np.abs(s - t).max(initial=0) < 1e-4 * t.max(initial=1e-9)
+        order = np.linalg.norm(p[:, None, :, :2] - q[None, ..., :2], axis=-1).mean(-1).argmin(1)  # equal scores may change places, too
+        assert sorted(order) == list(range(len(s)))
+        distances += np.linalg.norm(p - q[order], axis=-1).ravel().tolist()
+    assert len(distances) > 16 and np.mean(np.array(distances) < .01) >= share
+
+
+@pytest.mark.parametrize('flip_test', (False, True))
+def test_drawn_people(model, fast, drawn, flip_test):
+    levels = (*LEVELS, *(level for level in ABLATIONS if level != 'no_gaussian'))  # without it, windows across the border hold equal maxima
+    theirs, ours = (detect(m, *drawn, flip_test, levels) for m in (model, fast))
+    for level in levels: agree(ours[level], theirs[level], 1)
+
+
+@pytest.mark.parametrize('case', cases or [pytest.param(None, marks=pytest.mark.skip('shared/parity is not beside the checkout'))], ids=[c['file'] for c in cases] or ['absent'])
+def test_released_values(case, released, coco_mini, parity):
+    "The released implementation's own poses."
+    ref = np.load(parity/case['file'])
+    x, matrix = network_input(coco_mini/case['image'], case['short_side'])
+    found = detect(released, x[None], matrix[None], case['flip_test'], (case['level'],))[case['level']]
+    order = np.argsort(-ref['scores'], kind='stable')
+    agree(found, [(ref['poses'][order], ref['scores'][order])])
+
+
+@pytest.mark.parametrize('size', ((64, 64), (96, 64), (64, 160)))
+def test_small_pictures(size):
+    "Maps smaller than a window, and every candidate counting."
+    torch.manual_seed(0)
+    model = LogoCap(4, 8, 8, 4, (12, 10, 8), 3)
+    with torch.no_grad(): model.train().fields(torch.randn(4, 3, *size))
+    torch.nn.init.constant_(model.heatmap_head[-1].bias, 2.)
+    torch.nn.init.constant_(model.cmp[-1].bias, .5)
+    fast, x = model.eval().optimize(), torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        for flip_test in (False, True):
+            a, b = model(x, flip_test), fast(x, flip_test)
+            for stage in ('heatmaps', 'offsets', 'embedding', 'centers', 'initial', 'kam', 'scores'): assert (a[stage] - b[stage]).abs().max() <= 1e-3 * a[stage].abs().max(), stage
+
+
+def test_batches(fast, drawn):
+    "A picture alone, and the same one in a batch."
+    x, m = drawn
+    together = detect(fast, x, m)['full']
+    agree([found for i in range(len(x)) for found in detect(fast, x[i:i + 1], m[i:i + 1])['full']], together)
+
+
+def test_original_stays_as_it_is(model, drawn):
+    before, training = {n: t.clone() for n, t in model.state_dict().items()}, [m.training for m in model.modules()]
+    pointers = [t.data_ptr() for t in model.state_dict().values()]
+    fast = model.optimize()
+    detect(fast, drawn[0][:1], drawn[1][:1])
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert pointers == [t.data_ptr() for t in model.state_dict().values()] and training == [m.training for m in model.modules()]
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in fast.parameters()}
+
+
+def test_fast_network_can_be_copied(fast, drawn):
+    "Among others by pickle, to other processes; after it has run, when oneDNN keeps kernels in its own order."
+    import pickle
+    x, m = (t[:1] for t in drawn)
+    found = detect(fast, x, m)['full']
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))): agree(detect(other, x, m)['full'], found, 1)
+
+
+def test_without_onednn(model, drawn, monkeypatch):
+    "Where PyTorch has no convolution with sum and ReLU, step by step."
+    import logocap.fast
+    monkeypatch.setattr(logocap.fast, 'one_pass', lambda: False)
+    x, m = (t[:4] for t in drawn)
+    agree(detect(model.optimize(), x, m)['full'], detect(model, x, m)['full'])
+
+
+@pytest.mark.parametrize('k, window', ((0, 11), (3, 5)))
+def test_other_networks(k, window):
+    "Without attentive normalization, and with another local window."
+    torch.manual_seed(0)
+    model = LogoCap(4, 8, 8, 4, (12, 10, 8), k)
+    model.window = window
+    with torch.no_grad(): model.train().fields(torch.randn(4, 3, 64, 96))
+    torch.nn.init.constant_(model.cmp[-1].bias, .5)
+    x, fast = torch.randn(1, 3, 64, 96), model.eval().optimize()
+    with torch.inference_mode(): a, b = model(x), fast(x)
+    assert a['kam'].shape[-1] == window and (a['kam'] - b['kam']).abs().max() < 1e-3 * a['kam'].abs().max()
+
+
+def test_scales_of_a_fast_network(model, fast, drawn):
+    x, m = (t[:2] for t in drawn)
+    ours, theirs = (detect(Scales(n, (1, 2)).eval(), x, m)['full'] for n in (fast, model))
+    agree(ours, theirs)
+
+
+def test_bfloat16(model):
+    "Convolutions in bfloat16, coordinates and what is read off heat maps in float32: the same AP within a point on thirty pictures."
+    folder = CocoFolder(own_data('people'), 'val')
+    ids = folder.image_ids()[:30]
+    low, high = (average_precision(folder.coco, detect_split(m, folder, ids, None, False, ('full',), 4)['full'], ids)['AP'] for m in (model.optimize(torch.bfloat16), model.optimize()))
+    assert abs(low - high) < 1
+
+
+def test_nobody_and_broken_numbers(fast):
+    "An empty batch of candidates cannot be; NaN in the heat maps must give nobody, not an error."
+    fields = [torch.full((1, c, 16, 16), torch.nan) for c in (18, 34, 64)]
+    with torch.inference_mode():
+        for level in LEVELS: assert not poses_from_fields(*fields[:2], torch.zeros(1, fast.widths['c3'], 16, 16), fast.cmp, (64, 64), level, True, fast=True)['valid'].any()
