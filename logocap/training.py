@@ -265,10 +265,12 @@ class Processes:
     def __init__(self,
         device:str=None, # cuda, mps or cpu; None: the fastest there is
     ):
-        self.rank, self.world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-        self.device = check_device(device)
+        self.rank, self.world, self.device = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)), check_device(device)
         if self.device.type == 'cuda': self.device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', self.device.index or 0)))
-        if self.world > 1 and not dist.is_initialized(): dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo')
+        if self.world > 1 and not dist.is_initialized():
+            again = os.environ.get('LOCAL_WORLD_SIZE') == str(self.world) and os.environ.get('TORCHELASTIC_RESTART_COUNT')
+            store = dist.PrefixStore(f'start {again or 0}', next(dist.rendezvous('env://'))[0]) # torchrun keeps its store over restarts, with the addresses of the dead
+            dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo', store=store, rank=self.rank, world_size=self.world)
 
     def mean(self,
         count:torch.Tensor, # a number of things

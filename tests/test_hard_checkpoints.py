@@ -70,7 +70,7 @@ def test_flipped_bytes(state, tiny, tmp_path, tried):
     rng = np.random.default_rng(0)
     for source in (tmp_path/'whole.pth', tiny):
         data, file = source.read_bytes(), tmp_path/f'flipped{source.suffix}'
-        for n in range(60 if LONG else 6):
+        for n in range(40 if LONG else 6):
             flipped = bytearray(data)
             for at in rng.integers(0, 3000 if n % 2 else len(data), 4): flipped[at] = rng.integers(256)
             file.write_bytes(flipped)

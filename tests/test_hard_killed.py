@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LONG
+from forked import Forked
 from test_commands import fails
 
 PART = 'killed runs'
@@ -17,14 +18,10 @@ NET = ('--size', 64, '--batch-size', 1, '--seed', 3, '--device', 'cpu')
 linux = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs Linux')
 
 
-def start(command, *args, **options):
-    return subprocess.Popen([Path(sys.executable).with_name(command), *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
 def wait(what, process, seconds=300):
     end = time.time() + seconds
     while not what():
-        assert process.poll() is None and time.time() < end, process.communicate()[1] if process.poll() is not None else 'nothing happened in time'
+        assert process.poll() is None and time.time() < end, process.text() if process.poll() is not None else 'nothing happened in time'
         time.sleep(.005)
 
 
@@ -39,24 +36,26 @@ def loads(folder):
 def test_training(tmp_path, run, tried):
     "SIGINT once, then SIGKILL at random moments, some of them while a checkpoint is being written."
     from safetensors.torch import load_file
-    kills, steps, rng = (30, 90, random.Random(time.time())) if LONG else (2, 12, random.Random(time.time()))
+    kills, steps, rng = (30, 70, random.Random(time.time())) if LONG else (2, 12, random.Random(time.time()))
     options = (*NET, '--steps', steps, '--save-every', 1)
+    start = lambda folder: Forked(tmp_path/'output', 'logocap-train', '--out', folder, *options)
+    start(tmp_path/'none').kill()  # the first start imports
     begun = time.time()
-    whole = start('logocap-train', '--out', tmp_path/'whole', *options)
+    whole = start(tmp_path/'whole')
     wait((tmp_path/'whole/checkpoint.pt').is_file, whole)
     ready = time.time() - begun
     assert whole.wait(900) == 0
     pace = (time.time() - begun - ready) / (steps - 1)
     folder, writing = tmp_path/'killed', 0
-    process = start('logocap-train', '--out', folder, *options)
+    process = start(folder)
     wait((folder/'checkpoint.pt').is_file, process)
     process.send_signal(signal.SIGINT)
-    text = process.communicate(timeout=120)[1]
-    step = loads(folder)
-    assert process.returncode == 1 and f'logocap-train: stopped after step {step} of {steps}' in text and 'Traceback' not in text, text
+    assert process.wait(120) == 1
+    step, text = loads(folder), process.text()
+    assert f'logocap-train: stopped after step {step} of {steps}' in text and 'Traceback' not in text, text
     tried(PART, 'training interrupted by SIGINT', 1, 'ended after a step, with its checkpoint')
     for n in range(kills):
-        process = start('logocap-train', '--out', folder, *options)
+        process = start(folder)
         seen, way = saved(folder), n % 3 if LONG else n + 1
         if way == 0: time.sleep(rng.uniform(0, .9 * ready))  # while it starts
         else: wait(lambda: saved(folder) != seen, process)
@@ -114,19 +113,21 @@ def written(folder):
 
 def test_tables(tmp_path, people, tiny, run, tried):
     options = ('--data', people, '--split', 'val', '--weights', tiny, '--short-side', 64, '--no-flip-test', '--device', 'cpu')
-    begun, rng, kills, killed = time.time(), random.Random(time.time()), 20 if LONG else 2, 0
+    rng, kills, killed = random.Random(time.time()), 20 if LONG else 2, 0
     assert run('logocap-tables', '--out', tmp_path/'whole', *options).returncode == 0
+    begun = time.time()
+    assert Forked(tmp_path/'output', 'logocap-tables', '--out', tmp_path/'timed', *options).wait() == 0
     takes = time.time() - begun
     while killed < kills:
         before = written(tmp_path/'killed')
-        process = start('logocap-tables', '--out', tmp_path/'killed', *options)
+        process = Forked(tmp_path/'output', 'logocap-tables', '--out', tmp_path/'killed', *options)
         if killed % 2: time.sleep(rng.uniform(0, takes))
         else:  # while it writes
             wait(lambda: written(tmp_path/'killed') != before, process)
             time.sleep(rng.uniform(0, .1 * takes))
         killed += process.poll() is None
         process.kill()
-        process.communicate()
+        process.wait()
         for file in (tmp_path/'killed').glob('*.json'): json.loads(file.read_text())
     assert run('logocap-tables', '--out', tmp_path/'killed', *options).returncode == 0
     assert table(tmp_path/'killed') == table(tmp_path/'whole')
@@ -166,11 +167,12 @@ def test_a_process_of_several_dies(tmp_path, tried):
     psutil = pytest.importorskip('psutil')
     from safetensors.torch import load_file
     from conftest import ROOT
-    folder, steps = tmp_path/'run', 40 if LONG else 12
+    folder, steps = tmp_path/'run', 24 if LONG else 12
     def torchrun(out, restarts):
         return subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', str(restarts), '-m', 'logocap.training', '--out', str(out),
                                  *map(str, NET), '--steps', str(steps), '--save-every', '1'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS='1'))
     process = torchrun(folder, 1)
+    process.text = lambda: process.communicate()[1]
     for victim in (1, 0):
         seen, step = saved(folder), loads(folder) if victim == 0 else 0
         wait(lambda: saved(folder) != seen, process)

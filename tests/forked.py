@@ -1,0 +1,37 @@
+"Commands in processes forked from one that has imported everything they need: a start, and so a kill, takes a fraction of the time."
+import multiprocessing
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(['torch._dynamo', 'matplotlib.figure', 'pycocotools.cocoeval', 'logocap.training', 'logocap.report'])
+COMMANDS = {'logocap-train': ('logocap.training', 'train_command'), 'logocap-tables': ('logocap.report', 'tables_command')}
+
+
+def main(command, arguments, output):
+    "The command, its output in a file."
+    with open(output, 'w') as file:
+        for stream in (1, 2): os.dup2(file.fileno(), stream)
+    sys.argv = [command, *arguments]
+    module, function = COMMANDS[command]
+    getattr(import_module(module), function)()
+
+
+class Forked:
+    "A command that runs, with as much of `subprocess.Popen` as is needed."
+    def __init__(self, output, command, *arguments):
+        self.output = Path(output)
+        self.process = CONTEXT.Process(target=main, args=(command, [str(a) for a in arguments], str(output)))
+        self.process.start()
+
+    def poll(self): return self.process.exitcode
+    def kill(self): self.process.kill()
+    def send_signal(self, number): os.kill(self.process.pid, number)
+    def text(self): return self.output.read_text()
+
+    def wait(self, seconds=600):
+        self.process.join(seconds)
+        assert self.poll() is not None, f'not over after {seconds} s'
+        return self.poll()
