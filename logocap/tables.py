@@ -197,9 +197,9 @@ def detection_files(
     levels:tuple, # some of LEVELS and ABLATIONS
 ) -> dict: # level → .npz in the detector's cache
     "The files that keep these detections, named by everything that decides them; raises FileNotFoundError for a missing picture."
-    file, folder = find_weights(weights), detector.folder
+    side, file, folder = network_facts(detector, weights)[0], find_weights(weights), detector.folder
     pictures = [(i, folder.image_path(i).stat().st_size) for i in image_ids]
-    facts = [file_hash(file), code_hash(), file_hash(folder.annotation_file), pictures, network_facts(detector, weights)[0], detector.flip_test,
+    facts = [file_hash(file), code_hash(), file_hash(folder.annotation_file), pictures, side, detector.flip_test,
              detector.scales, detector.device.type]
     named = lambda level: hashlib.sha256(json.dumps([*facts, level]).encode()).hexdigest()[:16]
     return {level: detector.cache/f'{file.name.split(".")[0]}-{level}-{named(level)}.npz' for level in levels}
