@@ -10,9 +10,10 @@ __all__ = ['OCHUMAN_IMAGES', 'IMAGES', 'named_files', 'read_results', 'score_met
 
 # %% ../nbs/11b_compare.ipynb #bdba4bea
 import copy, json, time, zipfile
+from collections import Counter
 from pathlib import Path
 import numpy as np
-from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, network_input, read_image, whole_file, write_json
+from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, input_size, network_input, read_image, whole_file, write_json
 from .model import detect
 from .tables import (Detector, detection_files, detections_of, file_hash, network_facts, options_of, over_seeds, paper, paper_rows, points, provenance)
 
@@ -242,7 +243,7 @@ def measure_speed(
     detector:Detector, # with folder and options
     weights, # checkpoint or name of embedded weights
     images:int=100, # of the split, at most
-    timed:int=10, # of those
+    timed:int=10, # of those, all of the size of input that is most frequent
     shares:tuple=(.5, .75, 1, 1.25), # of the short side
 ) -> dict: # points: short_side, level, AP, ms; provenance
     "AP and time of a network at several sizes of its input, for the levels none and full; kept with the detections."
@@ -252,9 +253,12 @@ def measure_speed(
         at.short_side, at.last, at.limit, at.made = side, (None, None), min(images, detector.limit or images), set()
         ids, model = at.image_ids(), at.load(weights)
         found = detections_of(at, weights, ('none', 'full'))
-        kept = detection_files(at, weights, ids[:timed], ('times',))['times'].with_suffix('.json')
+        shape = {i: input_size(at.folder.coco.imgs[i]['width'], at.folder.coco.imgs[i]['height'], side) for i in ids}
+        usual = Counter(shape.values()).most_common(1)[0][0]
+        alike = [i for i in ids if shape[i] == usual][:timed] # each new shape costs a CPU the preparation of all convolutions
+        kept = detection_files(at, weights, alike, ('times',))['times'].with_suffix('.json')
         if detector.fresh or not kept.is_file():
-            inputs = [network_input(at.folder.image_path(i), side) for i in ids[:timed]]
+            inputs = [network_input(at.folder.image_path(i), side) for i in alike]
             write_json(kept, {level: _times(model, inputs, at.flip_test, level) for level in found})
         times = json.loads(kept.read_text())
         rows += [dict(short_side=side, level=level, AP=average_precision(at.folder.coco, results, ids)['AP'], ms=float(np.median(times[level])), images=len(ids)) for level, results in found.items()]

@@ -266,7 +266,7 @@ def _part_figure2(detector, networks, out):
     show_speed(made, fig.subplots(1, 2))
     save_figure(fig, out, 'figure2')
     write_json(out/'figure2.json', made)
-    note = f'Right: {networks["weights"][0]}, {made["points"][0]["images"]} images; median of single pictures, from network input to poses.'
+    note = f'Right: {networks["weights"][0]}, {made["points"][0]["images"]} images; median of single pictures of one size, from network input to poses.'
     return 'Figure 2', None, note, out/'figure2.png', made['provenance']
 
 def _part_figure4(detector, networks, out):
