@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['person_centers', 'pointwise_head', 'upsample', 'gaussian_maps', 'example_fields', 'find_centers', 'initial_poses',
-           'sample_maps', 'sample_own_maps', 'score_poses', 'suppress_duplicates', 'unflip_heatmaps', 'unflip_offsets']
+           'sample_maps', 'sample_own_maps', 'score_poses', 'suppress_duplicates', 'unflip_heatmaps', 'unflip_offsets',
+           'unflip_mean']
 
 # %% ../nbs/03_center_offset.ipynb #cf5ad730
 import torch
@@ -161,3 +162,12 @@ def unflip_offsets(
     "Offsets of mirrored pictures as those of the pictures themselves: as the heat maps, and x changes its sign."
     sign = torch.tensor([-1., 1.], device=offsets.device, dtype=offsets.dtype)[:, None, None]
     return (offsets.unflatten(1, (17, 2))[:, list(FLIP)] * sign).flatten(1, 2).flip(-1)
+
+def unflip_mean(
+    maps:torch.Tensor, # B×C×h×w, or 2B with the mirrored pictures'
+    b:int, # B
+    flip_test:bool, # whether there are mirrored pictures
+    unflip, # `unflip_heatmaps` or `unflip_offsets`
+) -> torch.Tensor: # B×C×h×w
+    "Maps averaged with the mirrored pictures' where there are any."
+    return (maps[:b] + unflip(maps[b:])) / 2 if flip_test else maps

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['fold', 'one_pass', 'FusedConv', 'fused', 'Residual', 'Exchange', 'FastHRNet', 'bilinear_matrix', 'enlarge', 'Mixed',
-           'FastHeads', 'WindowConv', 'FastMessagePassing', 'fused_message_passing', 'heatmap_windows', 'unflip_mean',
-           'FastNetwork']
+           'FastHeads', 'WindowConv', 'FastMessagePassing', 'fused_message_passing', 'heatmap_windows', 'FastNetwork']
 
 # %% ../nbs/08b_fast.ipynb #fast0002
 import copy, functools
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
-from .center_offset import unflip_heatmaps, unflip_offsets
+from .center_offset import unflip_heatmaps, unflip_mean, unflip_offsets
 
 # %% ../nbs/08b_fast.ipynb #fast0004
 def fold(
@@ -226,9 +225,10 @@ class WindowConv(nn.Module):
             t[:, i, n - 1 + m * i:n - 1 + m * i + n] = there
             o[m * i:m * (i + 1), :, i] = back
         t, o = t[..., n:n + size], o[:size]
-        two = lambda path, a: np.einsum(path, a, a).reshape(-1, n * n * tiles**2) if path.endswith('xyabij') else np.einsum(path, a, a).reshape(n * n * tiles**2, -1)
+        places = n * n * tiles**2
+        there, back = np.einsum('aix,bjy->abijxy', t, t).reshape(places, -1), np.einsum('xai,ybj->xyabij', o, o).reshape(-1, places)
         kernels = np.einsum('au,oiuv,bv->abio', kernel, weight.detach().double().cpu().numpy(), kernel).reshape(n * n, weight.shape[1], weight.shape[0])
-        for name, matrix in (('there', two('aix,bjy->abijxy', t)), ('back', two('xai,ybj->xyabij', o)), ('kernels', kernels)):
+        for name, matrix in (('there', there), ('back', back), ('kernels', kernels)):
             self.register_buffer(name, torch.tensor(matrix, dtype=weight.dtype, device=weight.device))
         self.bias = nn.Parameter(bias.clone(), requires_grad=False)
 
@@ -296,16 +296,6 @@ def heatmap_windows(
     k, b = torch.arange(17, device=poses.device)[:, None, None], torch.arange(poses.shape[0], device=poses.device)[:, None, None, None, None]
     x, y = (first + torch.arange(weights.shape[-1], device=poses.device) for first, weights in ((x, columns), (y, rows)))
     return rows @ heatmaps[b, k, y[..., :, None], x[..., None, :]] @ columns.transpose(-1, -2)
-
-# %% ../nbs/08b_fast.ipynb #fast0025
-def unflip_mean(
-    maps:torch.Tensor, # B×C×h×w, or 2B with the mirrored pictures'
-    b:int, # B
-    flip_test:bool, # whether there are mirrored pictures
-    unflip, # `unflip_heatmaps` or `unflip_offsets`
-) -> torch.Tensor: # B×C×h×w
-    "Maps averaged with the mirrored pictures' where there are any."
-    return (maps[:b] + unflip(maps[b:])) / 2 if flip_test else maps
 
 # %% ../nbs/08b_fast.ipynb #fast0026
 class FastNetwork(nn.Module):

@@ -18,7 +18,7 @@ from torch import nn
 from .coco import (FORMATS, CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
 from .hrnet import HRNet, find_weights, load_strictly, read_safetensors, read_tensors
 from .center_offset import (find_centers, initial_poses, pointwise_head, score_poses, suppress_duplicates,
-                                   unflip_heatmaps, unflip_offsets, upsample)
+                                   unflip_heatmaps, unflip_mean, unflip_offsets, upsample)
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
@@ -92,9 +92,8 @@ class Network(nn.Module):
     ) -> tuple: # heat maps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
         "The three maps at stride 4 that everything else is read from."
         b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
-        heatmaps, offsets = self.heatmap_head(f), self.offset_head(f)
-        if flip_test: heatmaps, offsets = (heatmaps[:b] + unflip_heatmaps(heatmaps[b:])) / 2, (offsets[:b] + unflip_offsets(offsets[b:])) / 2
-        return heatmaps, offsets, self.embedding_head(f[:b])
+        average = lambda maps, unflip: unflip_mean(maps, b, flip_test, unflip)
+        return average(self.heatmap_head(f), unflip_heatmaps), average(self.offset_head(f), unflip_offsets), self.embedding_head(f[:b])
 
     def forward(self,
         images:torch.Tensor, # B×3×H×W normalised pictures, H and W multiples of 32

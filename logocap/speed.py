@@ -180,10 +180,9 @@ def measure_single(
     "One picture, from pixels to poses: the readable network, the fast one, and the matrix product, in turns."
     device, image = next(model.parameters()).device, noise(size)
     networks = {('readable', 'float32'): model, **{('fast', str(d).removeprefix('torch.')): model.optimize(d) for d in dtypes}}
-    unit = {'float32': matrix_product(device)}
-    rows = []
+    unit, rows = matrix_product(device), []
     for flip_test in flips:
-        seconds = take_turns(dict(unit=unit['float32'], **{' '.join(key): _whole(net, image, flip_test) for key, net in networks.items()}), rounds, device)
+        seconds = take_turns(dict(unit=unit, **{' '.join(key): _whole(net, image, flip_test) for key, net in networks.items()}), rounds, device)
         rows.append(dict(network='matrix product', dtype='float32', flip_test=flip_test, **summary(seconds['unit'], seconds['unit'])))
         rows += [dict(network=n, dtype=d, flip_test=flip_test, **summary(seconds[f'{n} {d}'], seconds['unit'])) for n, d in networks]
     return rows
