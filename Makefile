@@ -67,9 +67,11 @@ lock: $(READY)
 	$(call LIST,requirements dev_requirements) | sed 's/^torch>=.*/torch>=2.5,<2.6/' | $(COMPILE) 3.10 --python-platform x86_64-unknown-linux-gnu - -o .ci/requirements-oldest.txt
 	$(call LIST,requirements dev_requirements docs_requirements) | $(COMPILE) 3.11 --python-platform x86_64-unknown-linux-gnu - -c .ci/requirements.txt -o .ci/requirements-docs.txt
 
+# Without --strict a package that could not be looked up would count as sound.
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/pip-audit --require-hashes --disable-pip -r .ci/requirements.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r .ci/requirements.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r .ci/requirements-docs.txt
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs/index.ipynb
