@@ -9,7 +9,7 @@ TABLE ?= all
 OUT ?= tables
 PORT ?= 8000
 
-# LOCK=.ci/requirements.txt installs from the lock that the workflow uses, with hashes; without it the newest allowed versions.
+# LOCK=.ci/requirements.txt (for the site .ci/requirements-docs.txt) installs from the lock that the workflow uses, with hashes; without it the newest allowed versions.
 LOCK ?=
 
 .PHONY: help tables test stress lock audit lab docs docs-serve readme notebooks clean
@@ -59,22 +59,29 @@ stress: $(READY)
 	STRESS=long RELIABILITY=tests/RELIABILITY.md $(BIN)/python -m pytest tests/test_hard_*.py
 
 # uv and pip-audit are wanted here only, and so are installed on the way.
-LIST := $(BIN)/python -c "from configparser import ConfigParser as C; c = C(delimiters=['=']); c.read('settings.ini'); d = c['DEFAULT']; print(*(d['requirements'] + ' ' + d['dev_requirements']).split(), sep='\n')"
-COMPILE = $(BIN)/uv pip compile --quiet --no-config --no-header --no-annotate --generate-hashes --python-version 3.10
+LIST = $(BIN)/python -c "from configparser import ConfigParser as C; c = C(delimiters=['=']); c.read('settings.ini'); print(*' '.join(c['DEFAULT'][k] for k in '$(1)'.split()).split(), sep='\n')"
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --no-header --no-annotate --generate-hashes --upgrade --python-version
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
-	$(LIST) | $(COMPILE) --universal --upgrade - -o .ci/requirements.txt
-	$(LIST) | sed 's/^torch>=.*/torch>=2.5,<2.6/' | $(COMPILE) --python-platform x86_64-unknown-linux-gnu --upgrade - -o .ci/requirements-oldest.txt
+	$(call LIST,requirements dev_requirements) | $(COMPILE) 3.10 --universal - -o .ci/requirements.txt
+	$(call LIST,requirements dev_requirements) | sed 's/^torch>=.*/torch>=2.5,<2.6/' | $(COMPILE) 3.10 --python-platform x86_64-unknown-linux-gnu - -o .ci/requirements-oldest.txt
+	$(call LIST,requirements dev_requirements docs_requirements) | $(COMPILE) 3.11 --python-platform x86_64-unknown-linux-gnu - -c .ci/requirements.txt -o .ci/requirements-docs.txt
 
+# Without --strict a package that could not be looked up would count as sound.
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/pip-audit --require-hashes --disable-pip -r .ci/requirements.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r .ci/requirements.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r .ci/requirements-docs.txt
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs/index.ipynb
 
 $(VENV)/.docs: $(READY)
+ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
+else
+	$(BIN)/python -m pip install --quiet --require-hashes -r .ci/requirements-docs.txt
+endif
 	touch $@
 
 docs: $(VENV)/.docs

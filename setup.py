@@ -21,7 +21,7 @@ setup(
     keywords=cfg['keywords'].split(),
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Natural Language :: English',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Image Recognition'],
-    packages=[*find_packages(include=[cfg['lib_name']]), f'{cfg["lib_name"]}.data'],
+    packages=[*find_packages(include=[cfg['lib_name'], f'{cfg["lib_name"]}.*']), f'{cfg["lib_name"]}.data'],
     package_dir={f'{cfg["lib_name"]}.data': 'data'},  # of the data only the paper's tables travel in a wheel
     package_data={cfg['lib_name']: ['weights/*'], f'{cfg["lib_name"]}.data': ['paper_tables.json']},
     python_requires=f'>={cfg["min_python"]}',

@@ -115,7 +115,8 @@ def module_page(
     "The page of a module."
     source = file.read_text(encoding='utf-8')
     tree, notes = ast.parse(source), comments(source)
-    text = f'# {file.parent.name}.{file.stem}\n\n{ast.get_docstring(tree) or ""}\n\nMade from the notebook [{notebook}](../{notebook}.ipynb), which explains it ([source]({url})).\n\n'
+    dotted = '.'.join(file.relative_to(Path(__file__).resolve().parent.parent).with_suffix('').parts)
+    text = f'# {dotted}\n\n{ast.get_docstring(tree) or ""}\n\nMade from the notebook [{notebook}](../{notebook}.ipynb), which explains it ([source]({url})).\n\n'
     if found := constants(tree): text += '## Constants\n\n'
     for node in found:
         code = '\n'.join(source.splitlines()[node.lineno - 1:node.end_lineno])

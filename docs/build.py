@@ -18,7 +18,7 @@ sys.path.insert(0, str(DOCS))
 from api import module_page, names
 from conf import cfg
 
-PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 11: 'Results', 13: 'Play'}  # first floor → part
+PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 11: 'Results', 13: 'Play', 20: 'Prior arts'}  # first floor → part
 MORE = {'Results': ['report', 'models'], 'Play': ['commands'], 'Reference': ['glossary', 'differences', 'api/index']}
 BLOB = f'{cfg["git_url"]}/blob/{cfg["branch"]}'
 WIDGET = 'application/vnd.jupyter.widget-view+json'
@@ -39,7 +39,7 @@ def module_of(
     nb, # a notebook
 ): # the name of its module, or None
     "The module that a notebook is exported to."
-    return next((m[1] for c in nb.cells if (m := re.search(r'#\| *default_exp (\w+)', c.source))), None)
+    return next((m[1] for c in nb.cells if (m := re.search(r'#\| *default_exp ([\w.]+)', c.source))), None)
 
 
 def doors(
@@ -267,7 +267,7 @@ def stage(
     shutil.rmtree(source, ignore_errors=True)
     (source/'api').mkdir(parents=True)
     rooms = {path: module_of(nbformat.read(path, 4)) for path in notebooks()}
-    rooms = {path: ROOT/cfg['lib_name']/f'{module}.py' for path, module in rooms.items() if module}
+    rooms = {path: ROOT/cfg['lib_name']/f'{module.replace(".", "/")}.py' for path, module in rooms.items() if module}
     pages = {name: f'api/{file.stem}.md' for file in reversed(rooms.values()) for name in names(file)}
     for path, file in rooms.items():
         text = module_page(file, path.stem, f'{BLOB}/nbs/{path.name}')

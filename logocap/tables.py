@@ -94,7 +94,9 @@ class Scales(nn.Module):
     ):
         super().__init__()
         self.network, self.scales = network, scales
-        self.cmp, self.short_side, self.widths, self.candidates, self.window, self.fast = network.cmp, network.short_side, network.widths, network.candidates, network.window, network.fast
+        self.short_side, self.widths, self.levels, self.suppress = network.short_side, network.widths, network.levels, network.suppress
+
+    def poses_of(self, *args): return self.network.poses_of(*args)
 
     def fields(self,
         images:torch.Tensor, # B×3×H×W

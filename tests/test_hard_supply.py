@@ -51,29 +51,32 @@ def test_workflows(file, tried):
 
 
 @pytest.mark.skipif(not shutil.which('make'), reason='needs make')
-def test_installations_check_hashes(tmp_path, tried):
-    "What the workflow installs, by itself or through make, comes from a lock with hashes, or is this project without dependencies."
-    text, found = (ROOT/'.github/workflows/test.yml').read_text(), []
-    locks = set(re.findall(r'LOCK: (\S+?)}', text))
-    assert len(locks) == 2 and text.count('bash .ci/run') == text.count('LOCK: ') and 'make test' in (ROOT/'.ci/run').read_text()
-    for lock in locks:
+@pytest.mark.parametrize('file, count', (('test.yml', 7), ('docs.yml', 3)))
+def test_installations_check_hashes(file, count, tmp_path, tried):
+    "What a workflow installs, by itself or through make, comes from a lock with hashes, or is this project without dependencies."
+    text = (ROOT/'.github/workflows'/file).read_text()
+    assert text.count('bash .ci/run') == text.count('LOCK: ') and 'make test' in (ROOT/'.ci/run').read_text()
+    plans = [('test', lock) for lock in set(re.findall(r'LOCK: (\S+?)}', text))] + re.findall(r'make (\w+) LOCK=(\S+)', text)
+    assert plans and len(re.findall(r'run: make ', text)) == len(re.findall(r'make \w+ LOCK=', text))
+    found = [line for line in text.splitlines() if 'pip install' in line or 'pip wheel' in line]
+    for target, lock in plans:
         assert (ROOT/lock).is_file()
-        plan = subprocess.run(['make', '-n', 'test', f'LOCK={lock}', f'VENV={tmp_path}/venv'], cwd=ROOT, env={**os.environ, 'MAKEFLAGS': ''}, capture_output=True, text=True, check=True).stdout
+        plan = subprocess.run(['make', '-n', target, f'LOCK={lock}', f'VENV={tmp_path}/venv'], cwd=ROOT, env={**os.environ, 'MAKEFLAGS': ''}, capture_output=True, text=True, check=True).stdout
         found += [line for line in plan.splitlines() if 'pip install' in line]
-    found += [line for line in text.splitlines() if 'pip install' in line or 'pip wheel' in line]
-    assert len(found) == 7 and all('--require-hashes' in line or '--no-deps' in line for line in found), found
-    tried(PART, 'installations in the workflow of tests', len(found), 'from a lock with hashes, or this project without dependencies')
+    assert len(found) == count and all('--require-hashes' in line or '--no-deps' in line for line in found), found
+    tried(PART, 'installations in workflows', len(found), 'from a lock with hashes, or this project without dependencies')
 
 
-@pytest.mark.parametrize('file', ('requirements.txt', 'requirements-oldest.txt'))
+@pytest.mark.parametrize('file', ('requirements.txt', 'requirements-oldest.txt', 'requirements-docs.txt'))
 def test_lock_covers_what_is_required(file, tried):
     "Every requirement of settings.ini is in the lock, in an allowed version, and every line of the lock has its hashes."
     from configparser import ConfigParser
     from packaging.requirements import Requirement
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')
-    wanted = [Requirement(r) for key in ('requirements', 'dev_requirements') for r in config['DEFAULT'][key].split()]
+    wanted = [Requirement(r) for key in ('requirements', 'dev_requirements', *['docs_requirements'] * ('docs' in file)) for r in config['DEFAULT'][key].split()]
     text = (ROOT/'.ci'/file).read_text().replace('\\\n', ' ')
+    assert '://' not in text and not re.search(r'^-', text, re.M)  # no place to fetch from
     locked = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith('#')]
     versions = {}
     for line in locked:

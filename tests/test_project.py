@@ -17,11 +17,12 @@ ROOMS = [p for p in NOTEBOOKS if p.name[0].isdigit()]
 def test_export_leaves_no_difference(tmp_path):
     for name in ('nbs', 'logocap'): shutil.copytree(ROOT/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '_proc'))
     shutil.copy(ROOT/'settings.ini', tmp_path)
-    before = {p.name: p.read_text() for p in (tmp_path/'logocap').glob('*.py')}
-    for p in (tmp_path/'logocap').glob('*.py'):
+    modules = lambda: {p.relative_to(tmp_path).as_posix(): p.read_text() for p in (tmp_path/'logocap').rglob('*.py')}
+    before = modules()
+    for p in (tmp_path/'logocap').rglob('*.py'):
         if p.name != '__init__.py': p.unlink()
     subprocess.run([Path(sys.executable).with_name('nbdev_export')], cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    assert {p.name: p.read_text() for p in (tmp_path/'logocap').glob('*.py')} == before
+    assert modules() == before
 
 
 def test_readme_matches_index():
@@ -49,20 +50,34 @@ def test_notebook_is_stored_executed(path):
     assert nb.cells[0].source.startswith('# ') and '\n> ' in nb.cells[0].source
 
 
+def imported(
+    module, # prior.centernet, say
+):
+    "The modules of the package that a module imports, without the package's name."
+    package = ['logocap', *module.split('.')[:-1]]
+    for node in ast.walk(ast.parse((ROOT/'logocap'/f'{module.replace(".", "/")}.py').read_text())):
+        if isinstance(node, ast.Import): names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join([*package[:len(package) - node.level + 1], node.module or ''] if node.level else [node.module]).strip('.')
+            names = [base] if node.module else [f'{base}.{alias.name}' for alias in node.names]  # from . import coco
+        else: continue
+        yield from (n.removeprefix('logocap.') for n in names if n.startswith('logocap.'))
+
+
 def test_rooms_import_from_lower_floors_only():
     floors = {}
     for path in ROOMS:
-        module = next(re.search(r'#\| *default_exp (\w+)', c.source)[1] for c in nbformat.read(path, 4).cells if 'default_exp' in c.source)
-        floors[module] = path.name.split('_')[0]  # 11, 11b and 11c stand above each other on one floor
-    for module, floor in floors.items():
-        for node in ast.walk(ast.parse((ROOT/'logocap'/f'{module}.py').read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('logocap'):
-                assert floors[node.module.split('.')[1]] < floor, f'{module} imports {node.module}'
-    assert {p.stem for p in (ROOT/'logocap').glob('[!_]*.py')} == set(floors)
+        module = next((m[1] for c in nbformat.read(path, 4).cells if (m := re.search(r'#\| *default_exp ([\w.]+)', c.source))), None)
+        if module: floors[module] = path.name.split('_')[0]  # 11, 11b and 11c stand above each other on one floor
+    imports = {module: list(imported(module)) for module in floors}
+    assert {'coco', 'people', 'hrnet', 'losses'} <= set(imports['training'])  # the test sees them
+    for module, below in imports.items():
+        for other in below: assert floors[other] < floors[module], f'{module} imports {other}'
+    assert {'.'.join(p.relative_to(ROOT/'logocap').with_suffix('').parts) for p in (ROOT/'logocap').rglob('[!_]*.py')} == set(floors)
 
 
 def test_public_names_are_documented():
-    for path in (ROOT/'logocap').glob('[!_]*.py'):
+    for path in (ROOT/'logocap').rglob('[!_]*.py'):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and node.col_offset == 0:
                 assert ast.get_docstring(node), f'{path.name}: {node.name} has no docstring'
