@@ -9,7 +9,7 @@ __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'r
            'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, importlib, json, pkgutil, sys, time
+import functools, importlib, json, math, pkgutil, sys, time
 from collections import Counter, defaultdict, deque
 from pathlib import Path
 import numpy as np
@@ -429,13 +429,19 @@ def read_ahead(
             if len(waiting) > ahead: yield waiting.popleft()
         yield from waiting
 
+def _number(text):
+    if not math.isfinite(value := float(text)): raise ValueError
+    return value
+_number.__name__ = 'number' # in argparse's messages
+
 # %% ../nbs/09_model.ipynb #67676cbb
 def _parser(func):
-    "fastcore's parser of a function, with lists and switches in both directions."
+    "fastcore's parser of a function, with lists, switches in both directions, and numbers that are finite."
     from fastcore.script import anno_parser
     parser = anno_parser(func)
     for a in list(parser._actions):
         if a.type is list: a.type, a.nargs = str, '+'
+        if a.type is float: a.type = _number
         if a.option_strings[:1] == [f'--no-{a.dest}']:
             parser.add_argument(f'--{a.dest}', action='store_true', default=a.default, help=a.help)
             a.help = f'the opposite of --{a.dest}'
@@ -465,7 +471,7 @@ def command(
             fail(text.splitlines()[-1].split(': ', 1)[-1] if text.startswith('Caught ') else ' '.join(text.split()))
         except (MemoryError, RuntimeError) as e:
             if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
-            fail(f'out of memory ({(str(e).splitlines() or ["no more is to be had"])[0]}); a smaller --short-side needs less')
+            fail(f'out of memory ({(str(e).splitlines() or ["no more is to be had"])[0]}); a smaller network input (--short-side, --size) needs less')
         except KeyboardInterrupt as e: fail(str(e) or 'interrupted')
     return main
 

@@ -347,6 +347,7 @@ def tables_command(
     if limit is not None and limit < 1: raise ValueError(f'limit of {limit} images')
     try: scales = tuple(float(s) for s in scales or (1,))
     except ValueError: raise ValueError(f'scales {" ".join(scales)}: not numbers') from None
+    if not all(0 < s <= 16 for s in scales): raise ValueError(f'scales {" ".join(map(str, scales))}: numbers above 0 and up to 16 are needed')
     split = split or ('test-dev2017' if table == 'test-dev' else 'val' if data is None else 'val2017')
     folder = (CocoFolder if table == 'test-dev' else open_split)(own_data('people') if data is None else data, split)
     flip_test = data is not None if flip_test is None else flip_test

@@ -135,10 +135,11 @@ def test_data(run, coco_mini, tmp_path):
     (('--speed', 'none.json'), 'none.json: no such file of times'),
     (('--table', '7'), 'table 7'),
     (('--scales', 'one'), 'not numbers'),
+    (('--scales', 'nan'), 'scales nan: numbers above 0'),
     (('--scales', '0.75'), 'scale 0.75'),
     (('--limit', 0), 'limit of 0')))
-def test_bad_input(run, tiny, tmp_path, options, fault):
-    fails(run('logocap-tables', '--weights', tiny, *SMALL, '--out', tmp_path/'out', *options), fault, 'logocap-tables')
+def test_bad_input(inside, tiny, tmp_path, options, fault):
+    fails(inside('logocap-tables', '--weights', tiny, *SMALL, '--out', tmp_path/'out', *options), fault, 'logocap-tables')
     assert not (tmp_path/'out/table1.json').exists() and not (tmp_path/'out/table2.json').exists()
 
 
