@@ -153,11 +153,10 @@ def read_checkpoint(
             if t.layout == torch.strided and t.untyped_storage().nbytes() < t.numel() * t.element_size(): raise ValueError(f'{file}: tensor {n} claims {tuple(t.shape)}, more than the file holds')
         about = {str(n): str(v) for n, v in content['about'].items()} if isinstance(content.get('about'), dict) else {}
     else: tensors, about = read_safetensors(file)
-    side = about.get('short_side', '512')
-    if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
-    if not about.get('candidates', '30').isdecimal() or about.get('candidates') == '0': raise ValueError(f'{file}: names {about["candidates"]!r} candidates, not a number of people')
-    window = about.get('window', '11')
-    if not window.isdecimal() or not int(window) % 2: raise ValueError(f'{file}: names a local window of {window!r} cells a side, not an odd number')
+    for name, usual, fits, what in (('short_side', '512', lambda n: n and n % 32 == 0, 'a multiple of 32 below 10,000'), ('candidates', '30', lambda n: 0 < n <= 1000, 'a number of people up to 1,000'),
+                                    ('window', '11', lambda n: n % 2 and n <= 97, 'an odd number of cells up to 97')):
+        text = about.get(name, usual)
+        if not (text.isascii() and text.isdecimal() and len(text) < 5 and fits(int(text))): raise ValueError(f'{file}: gives {text[:40]!r} as its {name.replace("_", " ")}, not {what}')
     if not about.get('method', 'logocap').replace('-', '_')[:40].isidentifier(): raise ValueError(f'{file}: names no method')
     return tensors, about
 

@@ -78,7 +78,7 @@ def check_recipe(
     if recipe.size < 32 or recipe.size % 32: raise ValueError(f'size {recipe.size}: HRNet needs a positive multiple of 32')
     if recipe.batch_size < 1 or accumulate < 1 or recipe.batch_size % accumulate: raise ValueError(f'batch of {recipe.batch_size} pictures in {accumulate} parts')
     if not 0 < recipe.lr <= 1e3: raise ValueError(f'learning rate {recipe.lr}')
-    if recipe.window < 1 or not recipe.window % 2: raise ValueError(f'local window of {recipe.window} cells a side: an odd number is needed')
+    if not 0 < recipe.window <= 97 or not recipe.window % 2: raise ValueError(f'local window of {recipe.window} cells a side: an odd number up to 97 is needed')
     if recipe.widths.get('k', 20) < 0: raise ValueError(f'attentive normalization with {recipe.widths["k"]} affine pairs')
     if not 0 <= recipe.hardest <= 1: raise ValueError(f'full difficulty after {recipe.hardest} of the run: a fraction is needed')
     check_variant(recipe.variant), find_method(recipe.method)
