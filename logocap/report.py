@@ -352,6 +352,8 @@ def tables_command(
     folder = (CocoFolder if table == 'test-dev' else open_split)(own_data('people') if data is None else data, split)
     flip_test = data is not None if flip_test is None else flip_test
     out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, ablated_files(ablated)), named_files(results), read_speed(speed)
+    missing = [p for p in (*(f for files in named.values() for f in files.values()), *filter(None, [ochuman])) if not Path(p).exists()]
+    if missing: raise FileNotFoundError(f'{missing[0]}: no such file or folder') # before anything is measured
     make_parts(table, Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers, device, fresh, limit), networks, out, all_images, data, ochuman, named, times, name)
     print(f'all of it in {out}')
 

@@ -131,7 +131,8 @@ def test_data(run, coco_mini, tmp_path):
 
 @pytest.mark.parametrize('options, fault', (
     (('--results', 'HGG'), "results 'HGG': not of the form"),
-    (('--table', 2, '--results', 'HGG=none.json'), 'none.json: no such file of results'),
+    (('--results', 'HGG=none.json'), 'none.json: no such file or folder'),
+    (('--ochuman', 'nowhere'), 'nowhere: no such file or folder'),
     (('--speed', 'none.json'), 'none.json: no such file of times'),
     (('--table', '7'), 'table 7'),
     (('--scales', 'one'), 'not numbers'),
