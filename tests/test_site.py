@@ -215,8 +215,8 @@ def test_axe_finds_no_serious_fault(open_page, site, address, axe, scheme, only)
     page, found = open_page(address, color_scheme=scheme), {}
     for name in pages(site):
         page.goto(address + name)
+        page.add_style_tag(content='* { transition: none !important; animation: none !important }')  # what opens fades in
         page.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
-        page.add_style_tag(content='* { transition: none !important }')  # colours would fade
         page.add_script_tag(path=str(axe))
         if faults := page.evaluate(AXE, only): found[name] = faults
     assert found == {}
