@@ -114,18 +114,17 @@ class DEKR(PoseNetwork):
         self.rescoring = rescoring_network(hidden)
 
     def fields(self, images, flip_test=False):
-        b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
-        return tuple(unflip_mean(head(f), b, flip_test, unflip) for head, unflip in ((self.heatmap_head, unflip_heatmaps), (self.offset_head, unflip_offsets)))
-
+        f = self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
+        return tuple(unflip_mean(head(f), len(images), flip_test, unflip) for head, unflip in ((self.heatmap_head, unflip_heatmaps), (self.offset_head, unflip_offsets)))
     def poses_of(self, fields, size, levels=('rescored',), trim=True):
-        unknown = [level for level in levels if level not in self.levels]
-        if unknown: raise ValueError(f'level {unknown[0]!r}: there are {", ".join(self.levels)}')
-        heatmaps, offsets = fields
+        for level in levels:
+            if level not in self.levels: raise ValueError(f'level {level!r}: there are {", ".join(self.levels)}')
+        (heatmaps, offsets), found = fields, {}
         centers, valid = find_centers(heatmaps[:, 17], min(self.candidates, heatmaps[0, 17].numel()))
         if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first
         stride = torch.tensor([4., 4, 1], device=centers.device) # from cells to input px
         poses = score_poses(heatmaps, initial_poses(centers * stride, offsets) / 4, centers) * stride
-        plain, found = pose_scores(poses), {}
+        plain = pose_scores(poses)
         for level in levels:
             scores = plain * self.rescoring(pose_shape(poses))[..., 0].clamp(0, 1) if level == 'rescored' else plain
             found[level] = dict(poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
@@ -227,9 +226,8 @@ def rescoring_command(
 ):
     "Train the rescoring network of a finished run on the poses that it finds in training pictures; writes RUN/model.safetensors anew, whole or not at all."
     if run is None: raise ValueError('no run: name its folder with --run')
-    if pictures < 1 or epochs < 1: raise ValueError(f'{pictures} pictures, {epochs} epochs: at least one of each is needed')
-    recipe, seed = run_recipe(run)
-    model = DEKR.from_pretrained(file := Path(run)/'model.safetensors', check_device(device))
+    if min(pictures, epochs) < 1: raise ValueError(f'{pictures} pictures, {epochs} epochs: at least one of each is needed')
+    (recipe, seed), model = run_recipe(run), DEKR.from_pretrained(file := Path(run)/'model.safetensors', check_device(device))
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
     shapes, worth = judged_poses(model, samples, min(pictures, len(samples)))
     if not len(worth): raise ValueError(f'{file}: finds nobody in {pictures} pictures')
