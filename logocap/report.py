@@ -347,9 +347,9 @@ def occluded_detectors(
     if 'ochuman' in detector.folder.annotation_file.name: return {f'{detector.folder.split} here': detector}
     return {'occluded here': at(open_split(own_data('people'), 'occluded'))} if data is None else {}
 
-# %% ../nbs/11c_report.ipynb #9f1b5dbe
 PARTS = ('1', 'ablations', 'intervals', '2', '3', '4', 'errors', 'figure2', 'figure4', 'prior')  # what `--table` takes, besides all and test-dev
 
+# %% ../nbs/11c_report.ipynb #9f1b5dbe
 @command
 def tables_command(
     table:str='1', # 1, 2, 3, 4, ablations, intervals, errors, figure2, figure4, prior, test-dev; all: everything but test-dev, and report.html
