@@ -145,7 +145,7 @@ def suppress_duplicates(
     acts = valid
     for _ in range(n):
         settled = valid & ~(stops & acts[:, :, None]).any(1)
-        if torch.equal(settled, acts): break
+        if not torch.compiler.is_compiling() and torch.equal(settled, acts): break # an exported program takes all rounds
         acts = settled
     return (F.one_hot(best, n).bool() & acts[:, :, None]).any(1)
 
