@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'OPSETS', 'LIMIT', 'window_factors', 'adapt_factors', 'PixelsToPoses', 'to_program', 'need', 'about',
-           'ExportedPoses', 'pose_differences', 'check_exported', 'export_network', 'export_command']
+           'ExportedPoses', 'pose_differences', 'check_exported', 'export_network', 'export_command', 'onnx_predictor']
 
 # %% ../nbs/09b_export.ipynb #expt0002
-import copy, importlib.util, io, json, warnings, zipfile
+import copy, importlib.util, io, json, logging, tempfile, warnings, zipfile
 from pathlib import Path
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def to_program(
         for name in ('stack_trace', 'nn_module_stack', 'source_fn_stack', 'torch_fn'): node.meta.pop(name, None)
     return program
 
-# %% ../nbs/09b_export.ipynb #expt0016
+# %% ../nbs/09b_export.ipynb #expt0015
 FORMATS = {'onnx': '.onnx', 'torch_export': '.pt2'} # and how their files' names end
 OPSETS = range(18, 24) # versions of ONNX's operations that have all that is needed
 
@@ -133,6 +133,7 @@ def about(
 def _onnx_bytes(program, facts, opset):
     "The program in ONNX's format, with its weights in the same file."
     import onnx_ir
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR) # it misses torchvision, which is not needed
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         made = torch.onnx.export(program, (), dynamo=True, opset_version=opset, input_names=['pixels'], output_names=['poses', 'scores', 'valid'], verbose=False).model
@@ -144,10 +145,12 @@ def _onnx_bytes(program, facts, opset):
 
 def _program_bytes(program, facts):
     "The program in PyTorch's format."
-    torch.export.save(program, buffer := io.BytesIO(), extra_files={'about.json': json.dumps(facts)})
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # about weights on other devices than the CPU
+        torch.export.save(program, buffer := io.BytesIO(), extra_files={'about.json': json.dumps(facts)})
     return buffer.getvalue()
 
-# %% ../nbs/09b_export.ipynb #expt0019
+# %% ../nbs/09b_export.ipynb #expt0018
 def _onnx_runner(file, threads):
     "A function from pixels to arrays, and what the file says of itself."
     need('onnxruntime')
@@ -167,7 +170,7 @@ def _program_runner(file):
         with torch.inference_mode(): return [t.numpy() for t in program(torch.from_numpy(pixels))]
     return run, json.loads(said['about.json'] or '{}')
 
-# %% ../nbs/09b_export.ipynb #expt0020
+# %% ../nbs/09b_export.ipynb #expt0019
 class ExportedPoses:
     "An exported network: `predict` as a model's, or called with pixels."
     def __init__(self,
@@ -198,7 +201,7 @@ class ExportedPoses:
         xy = transform_points(torch.from_numpy(poses[order, :, :2]), invert_affine(torch.tensor(matrix, dtype=torch.float32)))
         return Poses(np.concatenate([xy.numpy(), poses[order, :, 2:]], -1), scores[order], image)
 
-# %% ../nbs/09b_export.ipynb #expt0022
+# %% ../nbs/09b_export.ipynb #expt0021
 LIMIT = .05 # px that an exported file's keypoints may lie from the network's
 
 def pose_differences(
@@ -237,7 +240,7 @@ def check_exported(
     if worst > LIMIT or ties > .05 * 17 * people: raise ValueError(f'{file}: keypoints up to {worst:.2f} px from those of its network, and {ties} ties')
     return dict(pixels=worst, ties=ties, people=people)
 
-# %% ../nbs/09b_export.ipynb #expt0023
+# %% ../nbs/09b_export.ipynb #expt0022
 def export_network(
     model:LogoCap, # with its weights
     file, # to write
@@ -258,7 +261,7 @@ def export_network(
         part.write_bytes(content)
         return check_exported(part, model, flip_test, level)
 
-# %% ../nbs/09b_export.ipynb #expt0029
+# %% ../nbs/09b_export.ipynb #expt0028
 @command
 def export_command(
     weights:str=None, # checkpoint: released .pth.tar, training checkpoint, .safetensors, or a name of embedded weights; default: the first of these
@@ -274,3 +277,13 @@ def export_command(
     checked = export_network(load_network(weights), out, format, flip_test, level, opset)
     print(f'{out}: {out.stat().st_size / 1e6:.1f} MB; {checked["people"]} drawn people found as by the network, keypoints at most {checked["pixels"]:.4f} px apart'
           + (f', but for {checked["ties"]} that are ties' if checked['ties'] else ''))
+
+# %% ../nbs/09b_export.ipynb #expt0032
+def onnx_predictor(
+    model:LogoCap, # with its weights
+    flip_test:bool=True, # average with the mirrored picture
+): # function from a picture and a short side to its `Poses`
+    "The network in ONNX Runtime, from a file that is checked and not kept: what is timed."
+    with tempfile.TemporaryDirectory() as folder:
+        export_network(model, Path(folder)/'timed.onnx', 'onnx', flip_test)
+        return ExportedPoses(Path(folder)/'timed.onnx').predict
