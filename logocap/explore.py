@@ -354,10 +354,10 @@ def look_at_split(
     widths:tuple=WIDTHS, # σ of the reweighing Gaussian, px
 ) -> dict: # folder, ids; centers P×N×3; pairs: σ → 2×P×N×17×3; back P×2×3
     "Everything that decoding the first pictures of a split needs; raises FileNotFoundError where this copy lacks the drawn people."
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
     folder = folder or CocoFolder(own_data('people'), 'val')
     ids, parts = folder.image_ids()[:count], []
-    for i in tqdm(ids, unit='picture', disable=None):
+    for i in tqdm(ids, unit='picture', disable=None, delay=2):
         seen = look(model, (folder.image_path(i), []))
         parts.append((seen['back'], seen['centers'][0], *(top_two(seen, sigma).transpose(0, 1) for sigma in widths)))
     back, centers, *pairs = zip(*parts)

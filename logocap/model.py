@@ -392,13 +392,13 @@ def detect_split(
     workers:int=0, # processes that read pictures
 ) -> dict: # level → detections in COCO's results format, by image id
     "Detections of a split's images at one or more levels, with a progress bar."
-    from tqdm import tqdm
+    from tqdm.auto import tqdm # a bar in notebooks, too
     if batch_size < 1: raise ValueError(f'batch of {batch_size} pictures')
     levels = levels or tuple(dict.fromkeys((model.levels[0], model.levels[-1])))
     inputs = SplitInputs(folder, image_ids, model.short_side if short_side is None else short_side)
     loader = torch.utils.data.DataLoader(inputs, batch_sampler=inputs.batches(batch_size), num_workers=workers)
     found = {level: {} for level in levels}
-    with tqdm(total=len(image_ids), unit='picture', disable=None) as bar:
+    with tqdm(total=len(image_ids), unit='picture', disable=None, delay=2) as bar:
         for ids, x, matrices in loader:
             for level, people in detect(model, x, matrices, flip_test, levels).items():
                 found[level].update({i: coco_results(i, *p) for i, p in zip(ids.tolist(), people)})

@@ -522,9 +522,9 @@ class Monitor:
         self.file, self.pictures, self.every, self.first, self.steps = out/'log.jsonl', pictures, every, first, steps
         self.last, self.time, self.bar = start, time.time(), None
         if first:
-            try: from tqdm import tqdm
+            try: from tqdm.auto import tqdm
             except ImportError: return # training needs no progress bar
-            self.bar = tqdm(total=steps, initial=start, unit='step', disable=None)
+            self.bar = tqdm(total=steps, initial=start, unit='step', disable=None, delay=2)
 
     def step(self,
         step:int, # steps done
