@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 from .coco import (FORMATS, CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
-from .hrnet import HRNet, find_weights, load_strictly, read_safetensors, read_tensors
+from .hrnet import HRNet, find_weights, load_strictly, read_safetensors, read_tensors, write_safetensors
 from .center_offset import (find_centers, initial_poses, pointwise_head, score_poses, suppress_duplicates,
                                    unflip_heatmaps, unflip_mean, unflip_offsets, upsample)
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
@@ -141,11 +141,11 @@ def read_widths(
 
 # %% ../nbs/09_model.ipynb #d276a23d
 def read_checkpoint(
-    file, # .pth.tar, training checkpoint or .safetensors
+    file, # .pth.tar, training checkpoint, .safetensors or .safetensors.gz
 ) -> tuple: # tensors under our names, dictionary of what the file says of itself
     "Named tensors of any of the three kinds of checkpoint; raises FileNotFoundError or ValueError naming the file."
     file = Path(file)
-    if file.suffix != '.safetensors':
+    if not file.name.endswith(('.safetensors', '.safetensors.gz')):
         content = read_tensors(file)
         tensors = next((content[k] for k in ('best_state_dict', 'state_dict') if isinstance(content.get(k), dict)), content)
         tensors = {our_name(str(n)): t for n, t in tensors.items() if torch.is_tensor(t)}
@@ -233,13 +233,12 @@ class PoseNetwork(nn.Module):
         return _filled(cls, *read_checkpoint(file), file, device)
 
     def save_pretrained(self,
-        file, # .safetensors
+        file, # .safetensors, or .safetensors.gz to have it packed
         half:bool=False, # kernels in float16; vectors (batch norms, biases) stay float32
+        bits:int=None, # kernels in whole numbers of so many bits, see `to_whole_numbers`; None: not
     ):
         "Write the weights and what `facts_of` tells of them, whole or not at all."
-        from safetensors.torch import save_file
-        tensors = {n: (t.half() if half and t.dim() > 1 else t).contiguous() for n, t in self.state_dict().items()}
-        with whole_file(file) as part: save_file(tensors, part, facts_of(self))
+        write_safetensors(file, {n: t.half() if half and t.dim() > 1 else t for n, t in self.state_dict().items()}, facts_of(self), bits)
 
     def optimize(self): return self # a method that has no faster arrangement
     def predict(self,

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ERRORS', 'ERROR_NOTE', 'PARTS', 'keypoint_errors', 'match_greedily', 'count_errors', 'measure_errors', 'error_lines',
            'show_errors', 'refinement', 'measure_figure4', 'show_figure4', 'figure4_json', 'save_figure', 'report_page',
-           'choose_networks', 'ablated_files', 'occluded_detectors', 'tables_command', 'make_parts', 'data_command']
+           'prior_lines', 'prior_note', 'choose_networks', 'ablated_files', 'occluded_detectors', 'tables_command',
+           'make_parts', 'data_command']
 
 # %% ../nbs/11c_report.ipynb #280001f5
 import argparse, base64, copy, html, io, json, sys, time
@@ -13,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import Param
-from .coco import (FLIP, KEYPOINTS, CocoFolder, check_output, invert_affine, keypoint_similarity, network_input, oks, read_image, show_poses,
+from .coco import (FLIP, KEYPOINTS, METRICS, CocoFolder, check_output, invert_affine, keypoint_similarity, network_input, oks, read_image, show_poses,
                           transform_points, whole_file, write_json, write_text)
 from .center_offset import suppress_duplicates
 from .hrnet import embedded_weights
 from .model import command, poses_from_fields
-from .tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of,
+from .tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of, points,
                             own_data, paper, provenance, table1_lines, table1_note, write_table, write_table1)
-from .compare import (folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, named_files, paired_bootstrap,
+from .compare import (PRIOR_ROWS, folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, measure_prior, named_files, paired_bootstrap,
                              read_speed, show_speed, table4, write_submission)
 
 # %% ../nbs/11c_report.ipynb #14f81c34
@@ -220,6 +221,27 @@ def report_page(
     return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>LOGO-CAP, its tables</title><style>{_STYLE}</style>'
             '<h1>The tables and figures of LOGO-CAP</h1>' + ''.join(section(*p) for p in parts) + contradictions + '</html>\n')
 
+# %% ../nbs/11c_report.ipynb #9d04c7a3
+def prior_lines(
+    table:dict, # as `measure_prior` returns it
+) -> list: # lists of cells; the first is the head
+    "Prior arts and LOGO-CAP as a table: mean ± standard deviation over seeds, cost, and the difference to LOGO-CAP."
+    rows, signed = table['rows'], lambda v: f'{v:+.1f}'.replace('-', '−')
+    splits = [s for s, made in next(iter(rows.values())).items() if isinstance(made, dict) and 'mean' in made]
+    over = lambda name, made: f'{signed(made["difference"])} ({signed(made["low"])} to {signed(made["high"])})' if made and name != 'LOGO-CAP' else ''
+    return [['', *(f'{s} {m}' for s in splits for m in METRICS[:5]), 'ms', 'GFLOP', f'LOGO-CAP − it, {splits[0]} AP'],
+            *([name, *(points(r[s]['mean'][m], r[s]['spread'] and r[s]['spread'][m]) for s in splits for m in METRICS[:5]), f'{r["ms"]:.1f}', f'{r["gflop"]:.2f}', over(name, r.get('over'))] for name, r in rows.items())]
+
+def prior_note(
+    table:dict, # as `measure_prior` returns it
+) -> str: # what stands below it
+    "How the numbers of `prior_lines` were made."
+    made, record = next(iter(table['rows'].values())), table['provenance']
+    seeds = max(len(m['per_seed']) for m in made.values() if isinstance(m, dict) and 'per_seed' in m)
+    return (f'{record["data"]["images"]} images of {record["data"]["split"]}; mean ± standard deviation over {seeds} training seeds. ms: median of {record["options"]["timed"]} single pictures, the methods in turns, '
+            f'every network as its room writes it, on {record["machine"]["threads"]} threads ({record["machine"]["device"]}). GFLOP: convolutions and matrix products, two operations a multiplication with its addition. '
+            f'In brackets: 95 % interval, paired bootstrap, {record["options"]["draws"]} draws of the images.')
+
 # %% ../nbs/11c_report.ipynb #9906bc31
 def _part_table1(detector, networks, out, all_images=False):
     "Table 1 and the figure of the bound."
@@ -246,6 +268,12 @@ def _part_intervals(detector, networks, out, draws=1000):
     record = provenance(detector, [*networks['weights'], *networks['baseline']], len(ids), options_of(detector, networks['weights'][0], draws=draws), time.time() - start)
     write_table(out, 'intervals', 'Differences', lines, note, dict(rows=rows, provenance=record))
     return 'Differences', lines, note, None, record
+
+def _part_prior(detectors, networks, out):
+    "Prior arts beside LOGO-CAP."
+    table = measure_prior(detectors, networks)
+    write_table(out, 'prior', 'Prior arts on equal terms', prior_lines(table), prior_note(table), table)
+    return 'Prior arts on equal terms', prior_lines(table), prior_note(table), None, table['provenance']
 
 # %% ../nbs/11c_report.ipynb #fc797e65
 def _part_errors(detector, networks, out):
@@ -284,12 +312,15 @@ def choose_networks(
     weights:list=None, # LOGO-CAP's checkpoints or names of embedded weights, a seed each; None: the embedded ones
     baseline:list=None, # those of a baseline trained alone
     ablated:dict=None, # kind → those trained without a piece, or otherwise, as `measure_ablations` takes them
-) -> dict: # weights, baseline: lists; ablated: kind → list
+    prior:list=None, # those of prior arts and LOGO-CAP to put side by side; None: the embedded ones if neither weights nor data are named
+    data=None, # folder that was named
+) -> dict: # weights, baseline, prior: lists; ablated: kind → list
     "The networks of the tables: those named, or all embedded ones, by the beginning of their names; raises FileNotFoundError where there are none."
-    if weights: return dict(weights=list(weights), baseline=list(baseline or ()), ablated=dict(ablated or {}))
     own = lambda kind: [n for n in embedded_weights() if n.startswith(f'{kind}-')]
+    prior = list(prior or ()) or ([] if weights or data else [n for method in dict.fromkeys(m for m, _ in PRIOR_ROWS.values()) for n in own(method)])
+    if weights: return dict(weights=list(weights), baseline=list(baseline or ()), ablated=dict(ablated or {}), prior=prior)
     if not own('people'): raise FileNotFoundError('no weights: this copy of the package has none of its own for the tables (people-…), so name a checkpoint with --weights')
-    return dict(weights=own('people'), baseline=list(baseline or own('baseline')), ablated=dict({kind: own(kind) for kind in TRAINED_ROWS if own(kind)}, **(ablated or {})))
+    return dict(weights=own('people'), baseline=list(baseline or own('baseline')), ablated=dict({kind: own(kind) for kind in TRAINED_ROWS if own(kind)}, **(ablated or {})), prior=prior)
 
 def ablated_files(
     items:list, # texts KIND=FILE
@@ -317,16 +348,17 @@ def occluded_detectors(
     return {'occluded here': at(open_split(own_data('people'), 'occluded'))} if data is None else {}
 
 # %% ../nbs/11c_report.ipynb #9f1b5dbe
-PARTS = ('1', 'ablations', 'intervals', '2', '3', '4', 'errors', 'figure2', 'figure4')  # what `--table` takes, besides all and test-dev
+PARTS = ('1', 'ablations', 'intervals', '2', '3', '4', 'errors', 'figure2', 'figure4', 'prior')  # what `--table` takes, besides all and test-dev
 
 @command
 def tables_command(
-    table:str='1', # 1, 2, 3, 4, ablations, intervals, errors, figure2, figure4, test-dev; all: everything but test-dev, and report.html
+    table:str='1', # 1, 2, 3, 4, ablations, intervals, errors, figure2, figure4, prior, test-dev; all: everything but test-dev, and report.html
     data:str=None, # folder in COCO's or OCHuman's layout; default: the embedded drawn people
     split:str=None, # split of the folder; default: val of the drawn people, else val2017 (test-dev2017 for test-dev)
     weights:list=None, # LOGO-CAP's checkpoints or names of embedded ones, a seed each; default: the embedded ones
     baseline:list=None, # checkpoints of a baseline trained alone; default: the embedded ones, or LOGO-CAP's own initial poses
     ablated:list=None, # KIND=FILE: a network trained without a piece, for the ablations: aligned, paper, batchnorm, window5 … or a title; default: the embedded ones
+    prior:list=None, # checkpoints of prior arts and LOGO-CAP to put side by side; default: the embedded ones, where nothing else is named
     results:list=None, # NAME=FILE: another method's detections for Table 2; NAME@SPLIT=FILE: for Table 3
     ochuman:str=None, # OCHuman's folder, for Table 3
     speed:str=None, # file of times, for Table 4
@@ -351,7 +383,7 @@ def tables_command(
     split = split or ('test-dev2017' if table == 'test-dev' else 'val' if data is None else 'val2017')
     folder = (CocoFolder if table == 'test-dev' else open_split)(own_data('people') if data is None else data, split)
     flip_test = data is not None if flip_test is None else flip_test
-    out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, ablated_files(ablated)), named_files(results), read_speed(speed)
+    out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, ablated_files(ablated), prior, data), named_files(results), read_speed(speed)
     missing = [p for p in (*(f for files in named.values() for f in files.values()), *filter(None, [ochuman])) if not Path(p).exists()]
     if missing: raise FileNotFoundError(f'{missing[0]}: no such file or folder') # before anything is measured
     make_parts(table, Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers, device, fresh, limit), networks, out, all_images, data, ochuman, named, times, name)
@@ -379,11 +411,13 @@ def make_parts(
              'intervals': lambda: _part_intervals(detector, networks, out), '2': lambda: numbered(2, *measure_table2(detector, networks, results.get('', {}))),
              '3': lambda: numbered(3, *measure_table3(occluded_detectors(detector, data, ochuman), networks, results)),
              '4': lambda: numbered(4, *table4(speed or read_speed(None))), 'errors': lambda: _part_errors(detector, networks, out),
-             'figure2': lambda: _part_figure2(detector, networks, out), 'figure4': lambda: _part_figure4(detector, networks, out)}
+             'figure2': lambda: _part_figure2(detector, networks, out), 'figure4': lambda: _part_figure4(detector, networks, out),
+             'prior': lambda: _part_prior({detector.folder.split: detector, **{t.removesuffix(' here'): d for t, d in occluded_detectors(detector, data, ochuman).items()}}, networks['prior'], out)}
     if table == 'test-dev':
         found = detections_of(detector, networks['weights'][0], ('full',), True)['full']
         return print(f'for the test server: {write_submission(found, detector.image_ids(True), out, name)}')
-    for part in PARTS if table == 'all' else (table,):
+    if table == 'prior' and not networks['prior']: raise ValueError('no networks of prior arts for this data: name them with --prior')
+    for part in [p for p in PARTS if p != 'prior' or networks['prior']] if table == 'all' else (table,):
         title, lines, note, _, _ = shown = parts[part]()
         made.append(shown)
         print(f'{title}\n' + (f'\n{markdown_table(lines)}' if lines else '') + f'\n{note}\n')

@@ -22,7 +22,7 @@ from .coco import METRICS, CocoFolder, average_precision, check_output, coco_res
 from .center_offset import sample_maps
 from .upper_bound import bound_results
 from .hrnet import find_weights
-from .model import LogoCap, check_device, detect_split
+from .model import LogoCap, check_device, detect_split, load_network
 
 # %% ../nbs/11_tables.ipynb #d7bd8293
 def own_data(
@@ -122,6 +122,7 @@ def file_hash(
 def code_hash() -> str: # 64 hexadecimal digits
     "SHA-256 of the modules that decide what is detected."
     files = [Path(str(resources.files('logocap')/f'{m}.py')) for m in ('coco', 'hrnet', 'center_offset', 'upper_bound', 'kem', 'cmp', 'adaptation', 'fast', 'model', 'tables')]
+    files += sorted(Path(str(resources.files('logocap')/'prior')).glob('*.py'))
     return hashlib.sha256(b''.join(f.read_bytes() for f in files if f.is_file())).hexdigest()
 
 def save_detections(
@@ -165,10 +166,10 @@ class Detector:
 
     def load(self,
         weights, # checkpoint or name of embedded weights
-    ): # a LogoCap, or Scales of one
-        "The network, on its device; its short side is the one in use; raises as `LogoCap.from_pretrained` does."
+    ): # a `PoseNetwork` of whatever method, or Scales of one
+        "The network, on its device; its short side is the one in use; raises as `load_network` does."
         if self.last[0] != weights:
-            model = LogoCap.from_pretrained(weights, self.device).optimize()
+            model = load_network(weights, self.device).optimize()
             self.seen[weights] = model.short_side, model.widths['width']
             model.short_side = model.short_side if self.short_side is None else self.short_side
             self.last = weights, model if self.scales == (1,) else Scales(model, self.scales).eval()
