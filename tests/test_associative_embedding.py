@@ -82,4 +82,4 @@ def test_maps_of_the_network(flip_test):
     if AssociativeEmbedding.weights not in embedded_weights(): pytest.skip('its weights do not come along with this copy')
     model = AssociativeEmbedding.from_pretrained()
     images = torch.stack([network_input(draw_people(3, n, (128, 128), .5)[0], 128)[0] for n in range(3)])
-    with torch.inference_mode(): assert check(*(m.float() for m in model.fields(images, flip_test)), (128, 128), 30)['valid'].any()
+    with torch.inference_mode(): assert check(*(m.contiguous() for m in model.fields(images, flip_test)), (128, 128), 30)['valid'].any()
