@@ -26,7 +26,7 @@ setup(
     package_data={cfg['lib_name']: ['weights/*'], f'{cfg["lib_name"]}.data': ['paper_tables.json']},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
-    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'docs')},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'docs', 'export')},
     entry_points=dict(console_scripts=cfg['console_scripts'].split(), nbdev=[f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']),
     zip_safe=False,
 )

@@ -78,7 +78,8 @@ def find_centers(
     m = center_map.float().clamp(min=0)
     m = m * (m == F.max_pool2d(m[:, None], 3, 1, 1)[:, 0])
     scores, index = m.flatten(1).topk(n)
-    centers = torch.stack([(index % m.shape[-1]).to(m), (index // m.shape[-1]).to(m), scores], -1)
+    rows = index // m.shape[-1]
+    centers = torch.stack([(index - rows * m.shape[-1]).to(m), rows.to(m), scores], -1)
     valid = scores >= threshold
     valid[:, 0] = True
     return centers, valid
@@ -145,7 +146,7 @@ def suppress_duplicates(
     acts = valid
     for _ in range(n):
         settled = valid & ~(stops & acts[:, :, None]).any(1)
-        if torch.equal(settled, acts): break
+        if not torch.compiler.is_compiling() and torch.equal(settled, acts): break # an exported program takes all rounds
         acts = settled
     return (F.one_hot(best, n).bool() & acts[:, :, None]).any(1)
 

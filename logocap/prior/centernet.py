@@ -41,7 +41,7 @@ def match_peaks(
     peaks:torch.Tensor, # B×17×n×3 of `find_peaks`
     margin:float=.1, # of its sides by which a person's box is larger than the initial pose, on each side
 ) -> tuple: # poses B×N×17×2, input px; heights of the peaks B×N×17, 0 where a keypoint has stayed
-    "Each keypoint at the nearest peak of its heat map that lies in its person's box, else where it was (*Objects as Points*, §5.2)."
+    "Each keypoint at the nearest peak of its heat map that lies in its person's box, else where it was (*Objects as Points*, on human poses)."
     low, high = poses.amin(2), poses.amax(2)
     edge = margin * (high - low)
     xy, height = peaks[:, None, ..., :2], peaks[:, None, ..., 2] # B×1×17×n

@@ -1,0 +1,85 @@
+"Exported files: the network's poses from PyTorch's format, and from ONNX where its packages are installed."
+import importlib.util
+import json
+import numpy as np
+import pytest
+from conftest import SHARED
+from logocap.coco import network_input
+from logocap.export import FORMATS, LIMIT, PACKAGES, ExportedPoses, export_network, need, pose_differences
+from logocap.model import LogoCap, detect
+
+
+@pytest.fixture(scope='session')
+def weights(tiny):
+    "The recorded pictures' narrow checkpoint, where it is beside the checkout."
+    recorded = SHARED/'parity/w8.pth.tar'
+    return recorded if recorded.is_file() else tiny
+
+
+@pytest.fixture(scope='session')
+def model(weights): return LogoCap.from_pretrained(weights)
+
+
+@pytest.fixture(scope='session', params=FORMATS)
+def exported(request, run, weights, tmp_path_factory):
+    "A file that the command wrote, with the flip test; writing it takes longest, so the tests share it."
+    try: need(*PACKAGES[request.param])
+    except ValueError as e: pytest.skip(str(e))
+    file = tmp_path_factory.mktemp('exported')/'net.file'
+    done = run('logocap-export', '--weights', weights, '--format', request.param, '--out', file)
+    assert done.returncode == 0, done.stderr
+    assert 'keypoints at most 0.0' in done.stdout and list(file.parent.iterdir()) == [file]
+    return file
+
+
+def test_file(exported, model):
+    "It says what it is, names no path of the machine that wrote it, and finds what the network finds in another size."
+    content, file = exported.read_bytes(), ExportedPoses(exported, 1)
+    assert b'site-packages' not in content and b'logocap/' not in content
+    assert file.about['flip_test'] == 'true' and file.about['level'] == 'full' and file.about['candidates'] == '30'
+    picture = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    found, theirs = file.predict(picture, 64), model.predict(picture, short_side=64)
+    assert len(found) and pose_differences(found.keypoints, theirs.keypoints)[0] < LIMIT
+
+
+def test_parity(exported, model, parity, coco_mini):
+    "The recorded pictures: the poses of the network in the released format."
+    file, ties, keypoints = ExportedPoses(exported, 1), 0, 0
+    for case in json.loads((parity/'cases.json').read_text()):
+        if case['level'] != 'full': continue
+        picture, side = coco_mini/case['image'], case['short_side']
+        x, matrix = network_input(picture, side, upright=True)
+        found, theirs = file.predict(picture, side), detect(model, x[None], matrix[None], True, ('full',))['full'][0]
+        apart, equal = pose_differences(found.keypoints, theirs[0])
+        assert apart < LIMIT, case['image']
+        ties, keypoints = ties + equal, keypoints + 17 * len(found)
+    assert keypoints and ties <= .01 * keypoints
+
+
+def test_a_file_that_finds_something_else_is_not_kept(exported, tiny, model, tmp_path, monkeypatch):
+    other = LogoCap.from_pretrained(tiny)
+    other.heatmap_head[-1].weight.data.mul_(-1)
+    monkeypatch.setattr('logocap.export.to_program', lambda *options: None)
+    for name in ('_onnx_bytes', '_program_bytes'): monkeypatch.setattr(f'logocap.export.{name}', lambda *options: exported.read_bytes())
+    with pytest.raises(ValueError, match='a.pt2.*(finds|from those of its network)'): export_network(other, tmp_path/'a.pt2', 'torch_export')
+    assert not list(tmp_path.iterdir())
+    assert export_network(model, tmp_path/'a.pt2', 'torch_export')['people']  # the same file for its own network
+
+
+def test_bad_input(inside, tiny, tmp_path):
+    for words, fault in ((('--format', 'coreml'), "format 'coreml'"), (('--level', 'all', '--format', 'torch_export'), "level 'all'"), (('--weights', 'none.pth'), 'none.pth: no such checkpoint')):
+        done = inside('logocap-export', '--weights', tiny, '--out', tmp_path/'a', *words)
+        assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and fault in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx(tiny, tmp_path, monkeypatch):
+    "Its absence is said before the work, with what to install; so is a torch that is too old."
+    model = LogoCap.from_pretrained(tiny)
+    monkeypatch.setattr('logocap.export.OLDEST', (2, 5))
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *rest: None)
+    with pytest.raises(ValueError, match=r"no onnx .*pip install 'logocap\[export\]'"): export_network(model, tmp_path/'a.onnx')
+    monkeypatch.setattr('logocap.export.OLDEST', (99, 0))
+    for format in FORMATS:
+        with pytest.raises(ValueError, match='writes no such file: it takes 99.0 or newer'): export_network(model, tmp_path/'a', format)
+    assert not list(tmp_path.iterdir())
