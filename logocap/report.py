@@ -347,8 +347,6 @@ def occluded_detectors(
     if 'ochuman' in detector.folder.annotation_file.name: return {f'{detector.folder.split} here': detector}
     return {'occluded here': at(open_split(own_data('people'), 'occluded'))} if data is None else {}
 
-PARTS = ('1', 'ablations', 'intervals', '2', '3', '4', 'errors', 'figure2', 'figure4', 'prior')  # what `--table` takes, besides all and test-dev
-
 # %% ../nbs/11c_report.ipynb #9f1b5dbe
 @command
 def tables_command(
@@ -390,6 +388,8 @@ def tables_command(
     print(f'all of it in {out}')
 
 # %% ../nbs/11c_report.ipynb #b63d6cb3
+PARTS = ('1', 'ablations', 'intervals', '2', '3', '4', 'errors', 'figure2', 'figure4', 'prior')  # what `--table` takes, besides all and test-dev
+
 def make_parts(
     table:str, # one of PARTS, all or test-dev
     detector:Detector, # with folder and options
