@@ -77,7 +77,7 @@ def test_drawn_people(model, fast, drawn, flip_test):
         assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
         off = (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) >= .01) & a['valid'][..., None]).nonzero().tolist()
         for at in map(tuple, off): assert level not in ('none', 'partial') and explained(level, kept, a['initial'], at, b['poses'][at][:2]), (level, at)
-        assert len(off) <= .01 * 17 * a['valid'].sum()
+        assert level == 'no_gaussian' or len(off) <= .01 * 17 * a['valid'].sum()  # without it, windows across the border hold many equal maxima
         assert torch.equal(*(suppress_duplicates(o['poses'], o['scores'], o['valid']) for o in (a, b)))
 
 
