@@ -119,12 +119,13 @@ def spelt(
 def table_outputs(
     output, # of a cell
 ) -> list: # the outputs to show instead
-    "Markdown tables that a cell printed, as tables; nothing of widgets, which need a kernel."
+    "Markdown tables that a cell printed, as tables, and a long line beside them as a paragraph; nothing of widgets, which need a kernel."
     if WIDGET in output.get('data', {}): return []
     if output.output_type != 'stream' or not TABLE.search(output.text): return [output]
     display = lambda mime, text: nbformat.v4.new_output('display_data', {mime: text})
     pieces = re.split(f'({TABLE.pattern})', output.text, flags=re.M)
-    return [display('text/markdown', p) if i % 2 else nbformat.v4.new_output('stream', text=p.strip('\n') + '\n') for i, p in enumerate(pieces) if p.strip()]
+    is_prose = lambda text: len(text.strip()) > 100 and '\n' not in text.strip()  # the note below a table
+    return [display('text/markdown', p) if i % 2 or is_prose(p) else nbformat.v4.new_output('stream', text=p.strip('\n') + '\n') for i, p in enumerate(pieces) if p.strip()]
 
 
 def stage_cell(
@@ -250,7 +251,7 @@ def report_page(
     folder = ROOT/'tables'
     made = [folder/'report.md'] if (folder/'report.md').is_file() else sorted(folder.glob('*.md'))
     if not made:
-        text += 'Nothing has been written to `tables/` where this page was built, so it shows what the notebooks hold; `make tables` measures anew.\n\n'
+        text += 'Nothing has been written to `tables/` where this page was built, so it shows what the notebooks hold; `make tables` measures anew. [The model card](models.md) has the ablations.\n\n'
         return text + ''.join(map(stored_tables, [ROOT/'nbs/index.ipynb', *notebooks()]))
     text += 'They were found in `tables/` when this page was built.\n\n'
     tables = '\n\n'.join(re.sub(r'^(#+ )', r'#\1', f.read_text(encoding='utf-8'), flags=re.M) for f in made)

@@ -16,6 +16,7 @@ html_math_renderer = 'mathml'
 nb_execution_mode = 'off'
 nb_ipywidgets_js = {}  # widgets need a kernel and are left out; what moves here was rendered beforehand
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'  # tables, which plain CommonMark has not
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_block', 'attrs_inline']
 myst_heading_anchors = 4
 myst_heading_slug_func = 'build.slug'

@@ -378,9 +378,8 @@ def coco_results(
 ) -> list: # N dictionaries in COCO's results format
     "Detected poses of one image in COCO's results format."
     poses, scores = np.asarray(poses, float).reshape(-1, 17, 3), np.asarray(scores, float)
-    low, high = poses[..., :2].min(1), poses[..., :2].max(1)
     return [dict(image_id=int(image_id), category_id=1, keypoints=p.flatten().tolist(), score=float(s),
-                 bbox=[*a.tolist(), *(b - a).tolist()]) for p, s, a, b in zip(poses, scores, low, high)]
+                 bbox=[*(low := p[:, :2].min(0)).tolist(), *(p[:, :2].max(0) - low).tolist()]) for p, s in zip(poses, scores)]
 
 def check_output(
     file, # path of a file to be written
@@ -407,8 +406,9 @@ def whole_file(
         yield part
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         part.replace(file)
-    except ValueError: raise # of what was to be written
-    except Exception as e: raise OSError(f'{file}: cannot be written ({(str(e) or type(e).__name__).splitlines()[0]})') from e # torch and safetensors call a full disk otherwise
+    except Exception as e:
+        if isinstance(e, (ValueError, MemoryError)) or (e.errno is None if isinstance(e, OSError) else 'memory' in str(e)): raise # of what was to be written
+        raise OSError(f'{file}: cannot be written ({(str(e) or type(e).__name__).splitlines()[0]})') from e # torch and safetensors call a full disk otherwise
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/00_coco.ipynb #ff476709

@@ -9,7 +9,7 @@ __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'r
            'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, importlib, json, os, pkgutil, sys, threading, time
+import functools, importlib, json, math, os, pkgutil, sys, threading, time
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,11 +154,10 @@ def read_checkpoint(
             if t.layout == torch.strided and t.untyped_storage().nbytes() < t.numel() * t.element_size(): raise ValueError(f'{file}: tensor {n} claims {tuple(t.shape)}, more than the file holds')
         about = {str(n): str(v) for n, v in content['about'].items()} if isinstance(content.get('about'), dict) else {}
     else: tensors, about = read_safetensors(file)
-    side = about.get('short_side', '512')
-    if not side.isdecimal() or int(side) % 32 or side == '0': raise ValueError(f'{file}: names a short side of {side!r}, not a multiple of 32')
-    if not about.get('candidates', '30').isdecimal() or about.get('candidates') == '0': raise ValueError(f'{file}: names {about["candidates"]!r} candidates, not a number of people')
-    window = about.get('window', '11')
-    if not window.isdecimal() or not int(window) % 2: raise ValueError(f'{file}: names a local window of {window!r} cells a side, not an odd number')
+    for name, usual, fits, what in (('short_side', '512', lambda n: n and n % 32 == 0, 'a multiple of 32 below 10,000'), ('candidates', '30', lambda n: 0 < n <= 1000, 'a number of people up to 1,000'),
+                                    ('window', '11', lambda n: n % 2 and n <= 97, 'an odd number of cells up to 97')):
+        text = about.get(name, usual)
+        if not (text.isascii() and text.isdecimal() and len(text) < 5 and fits(int(text))): raise ValueError(f'{file}: gives {text[:40]!r} as its {name.replace("_", " ")}, not {what}')
     if not about.get('method', 'logocap').replace('-', '_')[:40].isidentifier(): raise ValueError(f'{file}: names no method')
     return tensors, about
 
@@ -466,13 +465,19 @@ def check_device(
     try: return torch.zeros(1, device=device).cpu() is not None and torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError): raise ValueError(f'device {device!r}: not to be had on this machine') from None
 
+def _number(text):
+    if not math.isfinite(value := float(text)): raise ValueError
+    return value
+_number.__name__ = 'number' # in argparse's messages
+
 # %% ../nbs/09_model.ipynb #67676cbb
 def _parser(func):
-    "fastcore's parser of a function, with lists and switches in both directions."
+    "fastcore's parser of a function, with lists, switches in both directions, and numbers that are finite."
     from fastcore.script import anno_parser
     parser = anno_parser(func)
     for a in list(parser._actions):
         if a.type is list: a.type, a.nargs = str, '+'
+        if a.type is float: a.type = _number
         if a.option_strings[:1] == [f'--no-{a.dest}']:
             parser.add_argument(f'--{a.dest}', action='store_true', default=a.default, help=a.help)
             a.help = f'the opposite of --{a.dest}'
@@ -502,7 +507,7 @@ def command(
             fail(text.splitlines()[-1].split(': ', 1)[-1] if text.startswith('Caught ') else ' '.join(text.split()))
         except (MemoryError, RuntimeError) as e:
             if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
-            fail(f'out of memory ({(str(e).splitlines() or ["no more is to be had"])[0]}); a smaller --short-side needs less')
+            fail(f'out of memory ({(str(e).splitlines() or ["no more is to be had"])[0]}); a smaller network input (--short-side, --size) needs less')
         except KeyboardInterrupt as e: fail(str(e) or 'interrupted')
     return main
 

@@ -347,10 +347,13 @@ def tables_command(
     if limit is not None and limit < 1: raise ValueError(f'limit of {limit} images')
     try: scales = tuple(float(s) for s in scales or (1,))
     except ValueError: raise ValueError(f'scales {" ".join(scales)}: not numbers') from None
+    if not all(0 < s <= 16 for s in scales): raise ValueError(f'scales {" ".join(map(str, scales))}: numbers above 0 and up to 16 are needed')
     split = split or ('test-dev2017' if table == 'test-dev' else 'val' if data is None else 'val2017')
     folder = (CocoFolder if table == 'test-dev' else open_split)(own_data('people') if data is None else data, split)
     flip_test = data is not None if flip_test is None else flip_test
     out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, ablated_files(ablated)), named_files(results), read_speed(speed)
+    missing = [p for p in (*(f for files in named.values() for f in files.values()), *filter(None, [ochuman])) if not Path(p).exists()]
+    if missing: raise FileNotFoundError(f'{missing[0]}: no such file or folder') # before anything is measured
     make_parts(table, Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers, device, fresh, limit), networks, out, all_images, data, ochuman, named, times, name)
     print(f'all of it in {out}')
 

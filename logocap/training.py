@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'LOGOCAP', 'Recipe', 'preset_recipe', 'check_recipe', 'learning_rate', 'random_transform',
-           'square_transform', 'CocoSamples', 'DrawnSamples', 'collate', 'batch_plan', 'logocap_losses', 'Method',
-           'find_method', 'TrainingStep', 'save_checkpoint', 'load_checkpoint', 'trim_log', 'Processes',
+           'square_transform', 'CocoSamples', 'DrawnSamples', 'collate', 'batch_plan', 'last_step', 'logocap_losses',
+           'Method', 'find_method', 'TrainingStep', 'save_checkpoint', 'load_checkpoint', 'trim_log', 'Processes',
            'load_backbone', 'start_model', 'train', 'one_step', 'validate', 'Interruption', 'explained', 'open_run',
            'Monitor', 'train_command']
 
@@ -78,7 +78,7 @@ def check_recipe(
     if recipe.size < 32 or recipe.size % 32: raise ValueError(f'size {recipe.size}: HRNet needs a positive multiple of 32')
     if recipe.batch_size < 1 or accumulate < 1 or recipe.batch_size % accumulate: raise ValueError(f'batch of {recipe.batch_size} pictures in {accumulate} parts')
     if not 0 < recipe.lr <= 1e3: raise ValueError(f'learning rate {recipe.lr}')
-    if recipe.window < 1 or not recipe.window % 2: raise ValueError(f'local window of {recipe.window} cells a side: an odd number is needed')
+    if not 0 < recipe.window <= 97 or not recipe.window % 2: raise ValueError(f'local window of {recipe.window} cells a side: an odd number up to 97 is needed')
     if recipe.widths.get('k', 20) < 0: raise ValueError(f'attentive normalization with {recipe.widths["k"]} affine pairs')
     if not 0 <= recipe.hardest <= 1: raise ValueError(f'full difficulty after {recipe.hardest} of the run: a fraction is needed')
     check_variant(recipe.variant), find_method(recipe.method)
@@ -196,6 +196,18 @@ def batch_plan(
         if step == start or place == 0: order = np.random.default_rng((seed, epoch)).permutation(length)
         first = (place * world + rank) * batch_size
         yield [(epoch, int(n), step / steps) for n in order[first:first + batch_size]]
+
+def last_step(
+    steps:int, # of the whole run
+    until:int=None, # stop after this step; None: the last
+    seed:int=0, # of all chance
+    **counts, # other numbers that must be above 0, by their names
+) -> int: # the step after which to stop
+    "Where this part of a run ends; raises ValueError for numbers that make no run."
+    if not 0 <= seed < 2**63: raise ValueError(f'seed {seed}: not a whole number from 0 to 2⁶³')
+    for name, n in dict(steps=steps, until=steps if until is None else until, **counts).items():
+        if n < 1: raise ValueError(f'{name.replace("_", " ")} {n}: at least 1')
+    return steps if until is None else min(until, steps)
 
 # %% ../nbs/10_training.ipynb #5e2c91b4
 def logocap_losses(
@@ -382,7 +394,7 @@ def train(
     until:int=None, # stop after this step; None: the last
 ) -> PoseNetwork: # the trained network, or as far as it is
     "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed. SIGINT ends it after a step."
-    procs, out, until = Processes(device), Path(out), min(until or steps, steps)
+    until, procs, out = last_step(steps, until, seed, save_every=save_every, validate_every=validate_every, validation_images=validation_images, log_every=log_every), Processes(device), Path(out)
     optimizer = torch.optim.Adam((model := start_model(recipe, seed, backbone, procs.device)).parameters(), lr=recipe.lr)
     start, best = open_run(out, dict(asdict(recipe), steps=steps, seed=seed, world=procs.world), model, optimizer, procs)
     plan = lambda first: batch_plan(len(samples), recipe.batch_size, first, steps, seed, procs.rank, procs.world)
@@ -573,5 +585,5 @@ def train_command(
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
           save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device, until=until)
-    if int(os.environ.get('RANK', 0)) == 0: print(f'{min(until or steps, steps)} of {steps} steps: {out}')
+    if int(os.environ.get('RANK', 0)) == 0: print(f'{last_step(steps, until)} of {steps} steps: {out}')
 if __name__ == '__main__' and not hasattr(sys, 'ps1') and 'ipykernel' not in sys.modules: train_command()

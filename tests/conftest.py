@@ -42,6 +42,19 @@ def run():
     return run
 
 
+@pytest.fixture
+def inside(capsys, monkeypatch):
+    "The same within this process, which has imported everything already: for what ends before the work starts."
+    from forked import COMMANDS, command
+    def inside(name, *args):
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        capsys.readouterr()
+        try: code = command(name)() or 0
+        except SystemExit as e: code = e.code
+        return subprocess.CompletedProcess(args, code, *capsys.readouterr())
+    return inside
+
+
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
     "A checkpoint of a very narrow network with random weights, which sees people everywhere."

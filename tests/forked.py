@@ -7,23 +7,29 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['torch._dynamo', 'matplotlib.figure', 'pycocotools.cocoeval', 'logocap.training', 'logocap.report'])
-COMMANDS = {'logocap-train': ('logocap.training', 'train_command'), 'logocap-tables': ('logocap.report', 'tables_command')}
+COMMANDS = {'logocap-train': ('logocap.training', 'train_command'), 'logocap-tables': ('logocap.report', 'tables_command'),
+            'logocap-predict': ('logocap.model', 'predict_command'), 'logocap-data': ('logocap.report', 'data_command')}
 
 
-def main(command, arguments, output):
+def command(name):
+    "The function behind a command."
+    module, function = COMMANDS[name]
+    return getattr(import_module(module), function)
+
+
+def main(name, arguments, output):
     "The command, its output in a file."
     with open(output, 'w') as file:
         for stream in (1, 2): os.dup2(file.fileno(), stream)
-    sys.argv = [command, *arguments]
-    module, function = COMMANDS[command]
-    getattr(import_module(module), function)()
+    sys.argv = [name, *arguments]
+    command(name)()
 
 
 class Forked:
     "A command that runs, with as much of `subprocess.Popen` as is needed."
-    def __init__(self, output, command, *arguments):
+    def __init__(self, output, name, *arguments):
         self.output = Path(output)
-        self.process = CONTEXT.Process(target=main, args=(command, [str(a) for a in arguments], str(output)))
+        self.process = CONTEXT.Process(target=main, args=(name, [str(a) for a in arguments], str(output)))
         self.process.start()
 
     def poll(self): return self.process.exitcode

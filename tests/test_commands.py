@@ -61,9 +61,9 @@ def test_tables_reference(run, parity, tmp_path):
     (dict(device='abacus'), "device 'abacus'"),
     (dict(device='meta'), "device 'meta'"),
     (dict(nonsense='1'), '--nonsense')))
-def test_tables_bad_input(run, folder, tiny, tmp_path, spoil, fault):
+def test_tables_bad_input(inside, folder, tiny, tmp_path, spoil, fault):
     options = {**dict(data=folder, weights=tiny, short_side=64, device='cpu', out=tmp_path/'out'), **spoil}
-    fails(run('logocap-tables', *(w for k, v in options.items() for w in (f'--{k}', v))), fault, 'logocap-tables')
+    fails(inside('logocap-tables', *(w for k, v in options.items() for w in (f'--{k}', v))), fault, 'logocap-tables')
     assert not (tmp_path/'out').exists()
 
 
@@ -88,20 +88,20 @@ def test_predict(run, parity, tmp_path):
 
 
 @pytest.mark.parametrize('content, fault', ((None, 'no such picture'), (b'not a picture', 'not a readable picture'), (b'', 'not a readable picture')))
-def test_predict_bad_picture(run, tiny, tmp_path, content, fault):
+def test_predict_bad_picture(inside, tiny, tmp_path, content, fault):
     bad, out = tmp_path/'bad.jpg', tmp_path/'poses.json'
     if content is not None: bad.write_bytes(content)
     out.write_text('kept')
-    fails(run('logocap-predict', bad, '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--out', out), f'bad.jpg: {fault}', 'logocap-predict')
+    fails(inside('logocap-predict', bad, '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--out', out), f'bad.jpg: {fault}', 'logocap-predict')
     assert out.read_text() == 'kept'
 
 
-def test_output_is_checked_before_the_work(run, tiny, folder, tmp_path):
+def test_output_is_checked_before_the_work(inside, tiny, folder, tmp_path):
     (tmp_path/'file').write_text('')
     picture = folder/'val2017/empty.png'
-    fails(run('logocap-predict', picture, '--weights', tiny, '--out', tmp_path/'file/poses.json'), 'file: a file, not a folder', 'logocap-predict')
-    fails(run('logocap-predict', picture, '--weights', tiny, '--out', tmp_path), 'a folder, not a file', 'logocap-predict')
-    fails(run('logocap-tables', '--data', folder, '--weights', tiny, '--out', tmp_path/'file'), 'file: a file, not a folder', 'logocap-tables')
+    fails(inside('logocap-predict', picture, '--weights', tiny, '--out', tmp_path/'file/poses.json'), 'file: a file, not a folder', 'logocap-predict')
+    fails(inside('logocap-predict', picture, '--weights', tiny, '--out', tmp_path), 'a folder, not a file', 'logocap-predict')
+    fails(inside('logocap-tables', '--data', folder, '--weights', tiny, '--out', tmp_path/'file'), 'file: a file, not a folder', 'logocap-tables')
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 

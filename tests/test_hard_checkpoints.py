@@ -111,9 +111,14 @@ def test_tensors_that_do_not_fit(state, tmp_path, tried):
     tried(PART, 'extra tensors, other networks, numbers for names', 4, 'one line that names a tensor')
 
 
-@pytest.mark.parametrize('side', ('0', '-32', '33', 'wide', '', '1e3', '64.0'))
-def test_metadata(state, side, tmp_path, tried):
+@pytest.mark.parametrize('name, texts', (('short_side', ('0', '-32', '33', 'wide', '', '1e3', '64.0', '32' * 3000, '32000', '３２')), ('candidates', ('0', '-1', '²', '9' * 5000, '1001', 'all')),
+                                         ('window', ('0', '10', '99', '1' * 5000, '-11')), ('method', ('', '..', 'os', 'a b', 'logocap.prior', 'x' * 5000, '1', 'LogoCap'))))
+def test_metadata(name, texts, tmp_path, tried):
+    "What a file says of itself is as foreign as its tensors. (A method is a name among those of the package; nothing else is imported.)"
     from safetensors.torch import save_file
-    save_file({n: t.contiguous() for n, t in state.items()}, tmp_path/'side.safetensors', {'short_side': side})
-    refused(tmp_path/'side.safetensors', 'short side')
-    tried(PART, 'wrong short sides in the metadata', 1, 'one line')
+    for text in texts:
+        save_file(dict(any=torch.zeros(1)), tmp_path/'said.safetensors', {name: text})
+        refused(tmp_path/'said.safetensors', name.replace('_', ' '))
+        torch.save(dict(state_dict=dict(any=torch.zeros(1)), about={name: text}), tmp_path/'said.pt')
+        refused(tmp_path/'said.pt', name.replace('_', ' '))
+        tried(PART, 'wrong facts in the metadata', 2, 'one line')

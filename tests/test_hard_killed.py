@@ -204,10 +204,14 @@ def test_writing_fails(tmp_path, tried):
                 part.write_text('half')
                 raise fault
         assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
+    for fault in (FileNotFoundError('a.jpg: no such picture'), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(type(fault)) as e:
+            with whole_file(file): raise fault
+        assert e.value is fault and file.read_text() == 'old'  # of what was to be written, and says so
     with pytest.raises(ValueError): write_json(file, float('nan'))
     write_text(file, 'new')
     assert file.read_text() == 'new'
-    tried(PART, 'faults while a file is written', 4, 'the old file stays')
+    tried(PART, 'faults while a file is written', 7, 'the old file stays')
 
 
 def limited():
@@ -246,7 +250,7 @@ def test_full_disk(tmp_path, tiny, tried):
     tried(PART, 'full disks', 3, 'said before the work, or the last good file stays')
 
 
-def test_nowhere_to_write(tmp_path, tiny, run, tried):
+def test_nowhere_to_write(tmp_path, inside, tried):
     "Said before the work starts. (The superuser may write where the mode forbids it, and so looks at /proc.)"
     nowhere = Path('/proc') if hasattr(os, 'geteuid') and os.geteuid() == 0 else tmp_path/'shut'
     if nowhere == tmp_path/'shut': nowhere.mkdir(mode=0o555)
@@ -255,4 +259,4 @@ def test_nowhere_to_write(tmp_path, tiny, run, tried):
     for file in (nowhere/'out.json', nowhere/'deep/out.json'):
         with pytest.raises(PermissionError, match='cannot be written to'): check_output(file)
         tried(PART, 'folders that cannot be written to', 1, 'said before the work')
-    fails(run('logocap-train', '--out', nowhere/'run', *NET, '--steps', 1), 'cannot be written to', 'logocap-train')
+    fails(inside('logocap-train', '--out', nowhere/'run', *NET, '--steps', 1), 'cannot be written to', 'logocap-train')

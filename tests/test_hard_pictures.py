@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from conftest import LONG, ROOT
+from test_commands import fails
 from logocap.coco import read_image
 from logocap.model import LogoCap, detect_split, predict_command
 
@@ -80,7 +81,7 @@ def test_kinds_of_pictures(model, tmp_path, tried):
         tried(PART, 'kinds of unreadable pictures', 1, 'one line')
 
 
-def test_one_batch(run, tiny, tmp_path, tried):
+def test_one_batch(run, inside, tiny, tmp_path, tried):
     "The command, on a folder with all of them."
     (tmp_path/'in').mkdir()
     good, bad = good_pictures(tmp_path/'in'), bad_pictures(tmp_path/'in')
@@ -93,11 +94,10 @@ def test_one_batch(run, tiny, tmp_path, tried):
     assert {f['file_name'] for f in faults} == {f.name for f in bad} and all(set(f) == {'image_id', 'file_name', 'fault'} for f in faults)
     results = json.loads((tmp_path/'poses.json').read_text())
     assert {r['file_name'] for r in results} == {f.name for f in good} and len(list((tmp_path/'drawn').iterdir())) == len(good)
-    alone = tmp_path/'in/cut.jpg'
     before = (tmp_path/'poses.json').read_bytes()
-    with pytest.raises(ValueError, match='cut.jpg: not a readable picture'):
-        predict_command(images=[alone], weights=tiny, out=tmp_path/'poses.json', short_side=64, flip_test=False, level='none', device='cpu')
-    assert (tmp_path/'poses.json').read_bytes() == before
+    for name, fault, *more in (('cut.jpg', 'cut.jpg: not a readable picture'), ('1x1.png', 'out of memory (', '--short-side', 3_200_000), ('1x1.png', "invalid number value: 'nan'", '--threshold', 'nan')):
+        fails(inside('logocap-predict', tmp_path/'in'/name, *options, *more), fault, 'logocap-predict')
+        assert (tmp_path/'poses.json').read_bytes() == before
     tried(PART, 'pictures of a folder in one command', len(good) + len(bad), 'the unreadable ones named, in the JSON too, the others done')
 
 

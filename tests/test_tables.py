@@ -131,14 +131,16 @@ def test_data(run, coco_mini, tmp_path):
 
 @pytest.mark.parametrize('options, fault', (
     (('--results', 'HGG'), "results 'HGG': not of the form"),
-    (('--table', 2, '--results', 'HGG=none.json'), 'none.json: no such file of results'),
+    (('--results', 'HGG=none.json'), 'none.json: no such file or folder'),
+    (('--ochuman', 'nowhere'), 'nowhere: no such file or folder'),
     (('--speed', 'none.json'), 'none.json: no such file of times'),
     (('--table', '7'), 'table 7'),
     (('--scales', 'one'), 'not numbers'),
+    (('--scales', 'nan'), 'scales nan: numbers above 0'),
     (('--scales', '0.75'), 'scale 0.75'),
     (('--limit', 0), 'limit of 0')))
-def test_bad_input(run, tiny, tmp_path, options, fault):
-    fails(run('logocap-tables', '--weights', tiny, *SMALL, '--out', tmp_path/'out', *options), fault, 'logocap-tables')
+def test_bad_input(inside, tiny, tmp_path, options, fault):
+    fails(inside('logocap-tables', '--weights', tiny, *SMALL, '--out', tmp_path/'out', *options), fault, 'logocap-tables')
     assert not (tmp_path/'out/table1.json').exists() and not (tmp_path/'out/table2.json').exists()
 
 

@@ -76,16 +76,23 @@ def test_samples_of_photographs(coco_mini):
     (('--batch-size', 0), 'batch of 0'),
     (('--accumulate', 3), 'batch of 8 pictures in 3 parts'),
     (('--variant', 'mine'), "variant 'mine'"),
+    (('--steps', 0), 'steps 0: at least 1'),
+    (('--steps', 1, '--until', -3), 'until -3: at least 1'),
+    (('--steps', 1, '--save-every', 0), 'save every 0: at least 1'),
+    (('--steps', 1, '--validate-every', 0), 'validate every 0: at least 1'),
+    (('--steps', 1, '--val-images', 0), 'validation images 0: at least 1'),
+    (('--steps', 1, '--seed', -1), 'seed -1: not a whole number from 0'),
+    (('--lr', 'nan'), "invalid number value: 'nan'"),
     (('--backbone', 'none.pth', '--steps', 1), 'none.pth: no such checkpoint')))
-def test_bad_input(run, tmp_path, options, fault):
+def test_bad_input(inside, tmp_path, options, fault):
     out = () if not options else ('--out', tmp_path/'run')
-    fails(run('logocap-train', '--device', 'cpu', *out, *options), fault, 'logocap-train')
+    fails(inside('logocap-train', '--device', 'cpu', *out, *options), fault, 'logocap-train')
     assert not (tmp_path/'run').exists()
 
 
-def test_changed_and_torn_runs(run, tmp_path):
+def test_changed_and_torn_runs(run, inside, tmp_path):
     options = (*SMALL, '--steps', 1)
     assert run('logocap-train', '--out', tmp_path/'run', *options).returncode == 0
-    fails(run('logocap-train', '--out', tmp_path/'run', *options[:-1], 2), 'begun with steps 1, not 2', 'logocap-train')
+    fails(inside('logocap-train', '--out', tmp_path/'run', *options[:-1], 2), 'begun with steps 1, not 2', 'logocap-train')
     (tmp_path/'run/checkpoint.pt').write_bytes(b'torn')
-    fails(run('logocap-train', '--out', tmp_path/'run', *options), 'checkpoint.pt: not a readable checkpoint', 'logocap-train')
+    fails(inside('logocap-train', '--out', tmp_path/'run', *options), 'checkpoint.pt: not a readable checkpoint', 'logocap-train')
