@@ -77,7 +77,7 @@ def test_drawn_people(model, fast, drawn, flip_test):
         assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
         off = (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) >= .01) & a['valid'][..., None]).nonzero().tolist()
         for at in map(tuple, off): assert level not in ('none', 'partial') and explained(level, kept, a['initial'], at, b['poses'][at][:2]), (level, at)
-        assert level == 'no_gaussian' or len(off) <= .01 * 17 * a['valid'].sum()  # without it, windows across the border hold many equal maxima
+        if level == 'full': assert len(off) <= .01 * 17 * a['valid'].sum()  # without a piece of the method, windows across the border hold more equal cells, bit for bit
         assert torch.equal(*(suppress_duplicates(o['poses'], o['scores'], o['valid']) for o in (a, b)))
 
 
@@ -134,7 +134,7 @@ def test_fast_network_can_be_copied(fast, drawn):
 def test_without_onednn(model, drawn, monkeypatch):
     "Where PyTorch has no convolution with sum and ReLU, step by step."
     import logocap.fast
-    monkeypatch.setattr(logocap.fast, 'one_pass', lambda: False)
+    monkeypatch.setattr(logocap.fast, 'one_pass', lambda dtype: False)
     x, m = (t[:4] for t in drawn)
     agree(detect(model.optimize(), x, m)['full'], detect(model, x, m)['full'])
 
