@@ -73,10 +73,11 @@ def find_centers(
     center_map:torch.Tensor, # B×H×W upsampled heat map of the centre
     n:int=30, # N, candidates a picture
     threshold:float=.01, # least height of a centre
+    pool=lambda maps: F.max_pool2d(maps[:, None], 3, 1, 1)[:, 0], # B×H×W → the highest of each pixel's 3×3
 ) -> tuple: # centers B×N×3 (x, y in input px, score), best first; valid B×N, always true for the first
     "The N highest peaks of the centre heat map, by 3×3 non-maximum suppression (§3.2.1 ii)."
     m = center_map.float().clamp(min=0)
-    m = m * (m == F.max_pool2d(m[:, None], 3, 1, 1)[:, 0])
+    m = m * (m == pool(m))
     scores, index = m.flatten(1).topk(n)
     rows = index // m.shape[-1]
     centers = torch.stack([(index - rows * m.shape[-1]).to(m), rows.to(m), scores], -1)

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['fold', 'one_pass', 'FusedConv', 'fused', 'Residual', 'Exchange', 'FastHRNet', 'bilinear_matrix', 'enlarge', 'Mixed',
-           'FastHeads', 'WindowConv', 'FastMessagePassing', 'fused_message_passing', 'heatmap_windows', 'FastNetwork']
+           'FastHeads', 'WindowConv', 'MixedAffine', 'FastMessagePassing', 'FusedMessagePassing', 'heatmap_windows',
+           'highest_nearby', 'adapt_windows', 'embedding_windows', 'FastNetwork']
 
 # %% ../nbs/08b_fast.ipynb #fast0002
-import copy, functools
+import functools
 import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
 from .center_offset import unflip_heatmaps, unflip_mean, unflip_offsets
+from .kem import local_kem
+from .adaptation import adapt, reweighing_window
 
 # %% ../nbs/08b_fast.ipynb #fast0004
 def fold(
@@ -27,11 +30,13 @@ def fold(
     return (weight * scale[:, None, None, None]).to(conv.weight), bias.to(conv.weight)
 
 @functools.cache
-def one_pass() -> bool: # whether oneDNN's convolution with sum and ReLU can be called
-    "PyTorch has it on x86 CPUs, under a name that is its own and may change: so it is tried once."
+def one_pass(
+    dtype:torch.dtype=torch.float32, # of maps and kernels
+) -> bool: # whether oneDNN's convolution with sum and ReLU can be called
+    "PyTorch has it on x86 CPUs (in bfloat16 on some of them), under a name that is its own and may change: so it is tried once."
     try:
         with torch.inference_mode():
-            conv, x = FusedConv(torch.ones(8, 8, 1, 1), torch.zeros(8)), torch.ones(1, 8, 4, 4)
+            conv, x = FusedConv(torch.ones(8, 8, 1, 1, dtype=dtype), torch.zeros(8, dtype=dtype)), torch.ones(1, 8, 4, 4, dtype=dtype)
             return bool((conv.in_one_pass(x, x) == 9).all())
     except (AttributeError, RuntimeError, TypeError): return False
 
@@ -48,7 +53,7 @@ class FusedConv(nn.Module):
         self.weight, self.bias = (nn.Parameter(t.clone(), requires_grad=False) for t in (weight, bias))
         self.stride, self.padding, self.relu, self.packed = stride, weight.shape[-1] // 2, relu, None
 
-    def __getstate__(self): return dict(super().__getstate__(), packed=None) # oneDNN's own order of the kernels is not for copying
+    def __getstate__(self): return dict(self.__dict__, packed=None) # oneDNN's own order of the kernels is not for copying
 
     def in_one_pass(self, x, other=None):
         "By oneDNN, with the kernels in the order that it likes best."
@@ -62,7 +67,7 @@ class FusedConv(nn.Module):
         x:torch.Tensor, # B×in×h×w
         other:torch.Tensor=None, # B×out×h×w, to be added before the ReLU
     ) -> torch.Tensor: # B×out×h×w
-        if x.device.type == 'cpu' and x.dtype == torch.float32 and not torch.compiler.is_compiling() and not x.requires_grad and one_pass(): return self.in_one_pass(x, other)
+        if x.device.type == 'cpu' and not torch.compiler.is_compiling() and not x.requires_grad and one_pass(x.dtype): return self.in_one_pass(x, other)
         y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         if other is not None: y.add_(other)
         return y.relu_() if self.relu else y
@@ -143,17 +148,13 @@ def bilinear_matrix(
     return (1 - (at[:, None] - torch.arange(cells, device=like.device)).abs()).clamp(min=0).to(like.dtype)
 
 def enlarge(
-    x:torch.Tensor, # B×C×h×w
+    maps:list, # B×C×h_i×w_i
     size:tuple, # H, W
-    onto:torch.Tensor=None, # B×C×H×W, channels last in memory, to add to in place; None: nothing
 ) -> torch.Tensor: # B×C×H×W, channels last in memory
-    "Bilinear enlargement of all channels, as two matrix products."
-    b, c, h, w = x.shape
-    rows, columns = (bilinear_matrix(n, m, x) for n, m in zip(size, (h, w)))
-    wide = (columns @ x.permute(0, 2, 3, 1)).flatten(2) # B×h×(W·C)
-    rows = rows.expand(b, -1, -1)
-    tall = rows @ wide if onto is None else onto.permute(0, 2, 3, 1).flatten(2).baddbmm_(rows, wide)
-    return tall.unflatten(2, (size[1], c)).permute(0, 3, 1, 2)
+    "The sum of bilinear enlargements: a matrix product along x for each map, and one along y for all."
+    wide = [(bilinear_matrix(size[1], x.shape[3], x) @ x.permute(0, 2, 3, 1)).flatten(2) for x in maps] # B×h_i×(W·C)
+    rows = torch.cat([bilinear_matrix(size[0], x.shape[2], x) for x in maps], 1) # H×(h_1 + h_2 + …)
+    return (rows @ torch.cat(wide, 1)).unflatten(2, (size[1], -1)).permute(0, 3, 1, 2)
 
 class Mixed(nn.Module):
     "Enlarge, concatenate, 1×1 convolution and ReLU on HRNet's branches, in another order: list of B×C_i×h_i×w_i → B×out×h_0×w_0."
@@ -166,10 +167,7 @@ class Mixed(nn.Module):
         parts = weight.split([width * 2**i for i in range(4)], 1)
         self.convs = nn.ModuleList(FusedConv(part, bias if i == 0 else torch.zeros_like(bias), relu=i == 0) for i, part in enumerate(parts))
 
-    def forward(self, xs):
-        total = None
-        for conv, x in zip(self.convs[1:], xs[1:]): total = enlarge(conv(x), xs[0].shape[-2:], total)
-        return self.convs[0](xs[0], total)
+    def forward(self, xs): return self.convs[0](xs[0], enlarge([conv(x) for conv, x in zip(self.convs[1:], xs[1:])], xs[0].shape[-2:]))
 
 # %% ../nbs/08b_fast.ipynb #fast0013
 class FastHeads(nn.Module):
@@ -234,68 +232,139 @@ class WindowConv(nn.Module):
 
     def forward(self, x):
         tiles = (self.there @ x.flatten(1)).view(len(self.kernels), -1, x.shape[2]) # 64×(tiles·P)×in
-        return (self.back @ (tiles @ self.kernels).view(len(self.there), -1)).unflatten(1, (x.shape[1], -1)).add_(self.bias)
+        tiles = tiles @ self.kernels
+        tiles[9].add_(self.bias) # point 1 along both axes, which goes into all outputs once
+        return (self.back @ tiles.view(len(self.there), -1)).unflatten(1, (x.shape[1], -1))
 
 # %% ../nbs/08b_fast.ipynb #fast0017
+class MixedAffine(nn.Module):
+    "Attentive normalization in evaluation, statistics along one axis: x with windows' cells along it, in x's order and dtype."
+    def __init__(self,
+        norm:nn.BatchNorm2d, # AttentiveNorm; stays as it is
+    ):
+        super().__init__()
+        own = lambda t: nn.Parameter(t.detach().float().clone(), requires_grad=False)
+        self.attention, self.scales = own(norm.attention.weight[..., 0, 0]), own(norm.scales * torch.rsqrt(norm.running_var + norm.eps))
+        self.shifts, self.mean = own(norm.shifts), own(norm.running_mean) # its inner batch norm is (x − mean) · r
+
+    def forward(self,
+        x:torch.Tensor, # cells×P×C, or P×cells×C
+        along:int, # the axis of the cells: 0 or 1
+    ) -> torch.Tensor: # as x
+        wide = x.float()
+        mean = wide.mean(along, keepdim=True)
+        var = (wide - mean).square_().sum(along, keepdim=True) / max(x.shape[along] - 1, 1)
+        y = F.hardsigmoid((mean * torch.rsqrt(var + 1e-3)) @ self.attention.T) # P×K, with an axis of 1
+        scale = y @ self.scales
+        return torch.addcmul(y @ self.shifts - scale * self.mean, wide, scale).to(x.dtype)
+
+# %% ../nbs/08b_fast.ipynb #fast0034
 class FastMessagePassing(nn.Module):
     "The CMP of Eq. 7 in evaluation, windows cell by cell: local maps P×(17·C3)×m×m → raw attraction maps P×17×m×m, float32."
+    cells_first = True # in memory, which spares a copy
     def __init__(self,
         cmp:nn.Sequential, # MessagePassing; stays as it is
         size:int=11, # m, cells a side of the window
     ):
         super().__init__()
-        own, norm = lambda t: nn.Parameter(t.detach().clone(), requires_grad=False), cmp[4]
-        self.attentive = hasattr(norm, 'attention') # else a plain batch norm, which folds
-        middle = fold(cmp[3]) if self.attentive else fold(cmp[3], norm)
+        own = lambda t: nn.Parameter(t.detach().clone(), requires_grad=False)
+        self.norm = MixedAffine(cmp[4]) if hasattr(cmp[4], 'attention') else None # else a plain batch norm, which folds
+        middle = fold(cmp[3]) if self.norm else fold(cmp[3], cmp[4])
         self.convs = nn.ModuleList(WindowConv(*pair, size) for pair in (fold(cmp[0], cmp[1]), middle, fold(cmp[6], cmp[7])))
         self.weight, self.bias = own(cmp[9].weight[..., 0, 0]), own(cmp[9].bias)
-        if self.attentive: # its inner batch norm is (x − mean) · r
-            self.attention, self.scales = own(norm.attention.weight[..., 0, 0]), own(norm.scales * torch.rsqrt(norm.running_var + norm.eps))
-            self.shifts, self.mean = own(norm.shifts), own(norm.running_mean)
-
-    def normalise(self, x):
-        "Attentive normalization of windows, cells×P×C5."
-        var, mean = torch.var_mean(x, 0)
-        y = F.hardsigmoid((mean * torch.rsqrt(var + 1e-3)) @ self.attention.T) # P×K
-        scale = y @ self.scales
-        return torch.addcmul(y @ self.shifts - scale * self.mean, x, scale)
 
     def forward(self, kem):
         x = self.convs[1](self.convs[0](kem.flatten(2).permute(2, 0, 1)).relu_())
-        x = self.convs[2]((self.normalise(x) if self.attentive else x).relu_()).relu_()
+        x = self.convs[2]((self.norm(x, 0) if self.norm else x).relu_()).relu_()
         return F.linear(x, self.weight, self.bias).permute(1, 2, 0).unflatten(2, kem.shape[-2:])
 
-def fused_message_passing(
-    cmp:nn.Sequential, # MessagePassing; stays as it is
-    dtype:torch.dtype, # of the convolutions
-) -> nn.Sequential: # P×(17·C3)×m×m → P×17×m×m
-    "The CMP with its batch norms folded: for devices whose own convolutions are faster than Winograd's matrix products."
-    middle = [fused(cmp[3], relu=False), copy.deepcopy(cmp[4]), nn.ReLU()] if hasattr(cmp[4], 'attention') else [fused(cmp[3], cmp[4])]
-    return nn.Sequential(fused(cmp[0], cmp[1]), *middle, fused(cmp[6], cmp[7]), fused(cmp[9], relu=False)).to(dtype=dtype, memory_format=torch.channels_last)
+class FusedMessagePassing(nn.Module):
+    "The same with ordinary convolutions, which are faster than Winograd's matrix products where the hardware has its own for them."
+    cells_first = False
+    def __init__(self,
+        cmp:nn.Sequential, # MessagePassing; stays as it is
+        dtype:torch.dtype, # of the convolutions
+    ):
+        super().__init__()
+        self.norm = MixedAffine(cmp[4]) if hasattr(cmp[4], 'attention') else None
+        middle = fused(cmp[3], relu=False) if self.norm else fused(cmp[3], cmp[4])
+        self.convs = nn.ModuleList([fused(cmp[0], cmp[1]), middle, fused(cmp[6], cmp[7]), fused(cmp[9], relu=False)]).to(dtype=dtype, memory_format=torch.channels_last)
+
+    def forward(self, kem):
+        x = self.convs[1](self.convs[0](kem.contiguous(memory_format=torch.channels_last)))
+        if self.norm: x = self.norm(x.permute(0, 2, 3, 1).flatten(1, 2), 1).relu_().unflatten(1, kem.shape[-2:]).permute(0, 3, 1, 2)
+        return self.convs[3](self.convs[2](x))
 
 # %% ../nbs/08b_fast.ipynb #fast0020
-def _axis(at, side, cells, size):
-    "Along one axis, of B×N×17 windows: the first cell that they need, and weights B×N×17×side×cells needed."
+def _axis(at, side, cells, size, prior=None):
+    "Along one axis, of B×N×17 windows: the first cell that they need, and weights B×N×17×side×cells needed, times a prior of the rows."
     span = min(side // 4 + 3, cells)
     base = at.floor()
     pixels = (base[..., None] - side // 2 + torch.arange(side + 1, device=at.device)).clamp(0, size - 1) # whole pixels, the border's beyond it
     place = ((pixels + .5) * (cells / size) - .5).clamp(0, cells - 1) # where upsampling reads them, in cells
     start = place[..., :1].nan_to_num().floor().clamp(0, cells - span)
-    hats = (1 - (place[..., None] - start[..., None] - torch.arange(span, device=at.device)).abs()).clamp(min=0)
-    return start.long(), torch.lerp(hats[..., :-1, :], hats[..., 1:, :], (at - base)[..., None, None])
+    hats = ((place - start)[..., None] - torch.arange(span, device=at.device)).abs_().neg_().add_(1).relu_() # in place: new memory costs more than the arithmetic
+    weights = torch.lerp(hats[..., :-1, :], hats[..., 1:, :], (at - base)[..., None, None])
+    return start.long(), weights if prior is None else weights.mul_(prior[:, None])
 
 def heatmap_windows(
     heatmaps:torch.Tensor, # B×18×h×w at stride 4
     poses:torch.Tensor, # B×N×17×2, input px
     size:tuple, # H, W of the network input
     side:int=97, # a, pixels a side, odd
+    gaussian:bool=False, # reweighed, too
 ) -> torch.Tensor: # B×N×17×a×a float32
     "Global keypoint expansion maps as `global_kem(upsample(heatmaps, size), global_mesh(poses, side))` gives them."
-    heatmaps = heatmaps[:, :17].float()
-    (x, columns), (y, rows) = (_axis(poses[..., i], side, heatmaps.shape[3 - i], size[1 - i]) for i in (0, 1))
+    heatmaps, prior = heatmaps[:, :17].float(), reweighing_window(side, poses.device)[side // 2] if gaussian else None # of its corners, exp(−9), nothing is cut
+    (x, columns), (y, rows) = (_axis(poses[..., i], side, heatmaps.shape[3 - i], size[1 - i], prior) for i in (0, 1))
     k, b = torch.arange(17, device=poses.device)[:, None, None], torch.arange(poses.shape[0], device=poses.device)[:, None, None, None, None]
     x, y = (first + torch.arange(weights.shape[-1], device=poses.device) for first, weights in ((x, columns), (y, rows)))
     return rows @ heatmaps[b, k, y[..., :, None], x[..., None, :]] @ columns.transpose(-1, -2)
+
+# %% ../nbs/08b_fast.ipynb #fast0031
+def highest_nearby(
+    maps:torch.Tensor, # B×H×W
+) -> torch.Tensor: # B×H×W
+    "The highest of each pixel's 3×3, first along x, then along y."
+    padded = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
+    along = padded[..., :-2].maximum(padded[..., 1:-1]).maximum(padded[..., 2:])
+    return along[:, :-2].maximum(along[:, 1:-1]).maximum(along[:, 2:])
+
+def adapt_windows(
+    heatmaps:torch.Tensor, # B×18×h×w at stride 4
+    size:tuple, # H, W of the network input
+    kam:torch.Tensor, # B×N×17×m×m attraction maps; None: none
+    poses:torch.Tensor, # B×N×17×2 initial poses, input px
+    centers:torch.Tensor, # B×N×3: x, y, score
+    side:int=97, # a, pixels a side, odd
+    gaussian:bool=True, # reweigh
+    **options, # of `adapt`
+) -> torch.Tensor: # B×N×17×3: x, y in input px, score
+    "Local-global contextual adaptation as `adapt` has it, from the small heat maps."
+    return adapt(heatmap_windows(heatmaps, poses, size, side, gaussian), kam, poses, centers, False, **options)
+
+# %% ../nbs/08b_fast.ipynb #fast0033
+def embedding_windows(
+    embedding:torch.Tensor, # B×C3×h×w at stride 4
+    mesh:torch.Tensor, # B×N×17×m×m×2 local mesh, input px
+    cells_first:bool=False, # in memory: cells, people, channels; else people, cells, channels
+) -> torch.Tensor: # B×N×(17·C3)×m×m, in the embedding's dtype
+    "Local keypoint expansion maps as `local_kem` gives them, in the memory order that the message passing wants."
+    if embedding.device.type not in ('cpu', 'cuda'): return local_kem(embedding, mesh) # nobody has tried the other way there
+    b, c, h, w = embedding.shape
+    at = (mesh.float() / 4).permute(*((3, 4, 0, 1, 2, 5) if cells_first else (0, 1, 3, 4, 2, 5)))
+    edge = torch.tensor([w - 1, h - 1], device=at.device)
+    at = at.maximum(torch.zeros_like(edge)).minimum(edge)
+    low = at.nan_to_num().long()
+    high, share = (low + 1).minimum(edge), at - low
+    first = (torch.arange(b, device=at.device) * (h * w)).view((b, 1, 1) if cells_first else (b, 1, 1, 1, 1))
+    cells = torch.stack([first + y * w + x for y in (low[..., 1], high[..., 1]) for x in (low[..., 0], high[..., 0])], -1)
+    (x, y), one = share.unbind(-1), torch.ones_like(share[..., 0])
+    weights = torch.stack([v * u for v in (one - y, y) for u in (one - x, x)], -1)
+    table = embedding.permute(0, 2, 3, 1).reshape(-1, c).float()
+    values = F.embedding_bag(cells.flatten(0, -2), table, mode='sum', per_sample_weights=weights.flatten(0, -2)).to(embedding.dtype)
+    values = values.view(*at.shape[:4], -1) # the 17 keypoints' channels side by side
+    return values.permute(*((2, 3, 4, 0, 1) if cells_first else (0, 1, 4, 2, 3)))
 
 # %% ../nbs/08b_fast.ipynb #fast0026
 class FastNetwork(nn.Module):

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'rows', 'read_widths', 'read_checkpoint',
-           'facts_of', 'Poses', 'detect', 'PoseNetwork', 'LogoCap', 'prior_method', 'load_network', 'predict_poses',
-           'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device', 'read_ahead', 'command', 'save_drawing',
-           'predict_command']
+           'facts_of', 'Poses', 'detect', 'PoseNetwork', 'LogoCap', 'prior_method', 'load_network', 'stream_poses',
+           'read_ahead', 'predict_poses', 'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device', 'command',
+           'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, importlib, json, math, pkgutil, sys, time
+import functools, importlib, json, math, os, pkgutil, sys, threading, time
 from collections import Counter, defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from .center_offset import (find_centers, initial_poses, pointwise_head, score_p
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
-from .fast import FastMessagePassing, FastNetwork, fused_message_passing, heatmap_windows
+from .fast import FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby
 
 # %% ../nbs/09_model.ipynb #4013eafc
 LEVELS = ('none', 'partial', 'full')  # initial poses; arg max of the attraction maps; the whole method
@@ -48,21 +49,21 @@ def poses_from_fields(
     kept = {} if kept is None else kept
     def once(name, make): return kept[name] if name in kept else kept.setdefault(name, make())
     up = lambda: once('up', lambda: upsample(heatmaps, size))
-    centers, valid = once('centers', lambda: find_centers(upsample(heatmaps[:, 17:], size)[:, 0] if fast else up()[:, 17], n))
+    centers, valid = once('centers', lambda: find_centers(upsample(heatmaps[:, 17:], size)[:, 0], n, pool=highest_nearby) if fast else find_centers(up()[:, 17], n))
     if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first, so those that count come first
     initial = once('initial', lambda: offsets(centers) if callable(offsets) else initial_poses(centers, offsets))
     stages = dict(centers=centers, initial=initial)
-    windows = lambda side: heatmap_windows(heatmaps, initial, size, side) if fast else global_kem(up(), global_mesh(initial, side))
-    if level == 'none': poses = torch.cat([initial, windows(1)[..., 0] * centers[..., None, 2:]], -1) if fast else score_poses(up(), initial, centers)
+    if level == 'none': poses = torch.cat([initial, heatmap_windows(heatmaps, initial, size, 1)[..., 0] * centers[..., None, 2:]], -1) if fast else score_poses(up(), initial, centers)
     else:
         mesh = once('mesh', lambda: local_mesh(initial, window))
-        kam = once('kam', lambda: attraction_maps(cmp, local_kem(embedding, mesh)))
+        kam = once('kam', lambda: attraction_maps(cmp, embedding_windows(embedding, mesh, cmp.cells_first) if fast else local_kem(embedding, mesh)))
         stages.update(mesh=mesh, kam=kam)
         if level == 'partial': poses = attract_locally(kam, mesh, centers)
         else:
             options = dict(ABLATIONS.get(level, {}))
             side, alone = options.pop('side', 97), options.pop('alone', False)
-            poses = adapt(once(f'kem {side}', lambda: windows(side)), None if alone else kam, initial, centers, **options)
+            maps, own = lambda: once(f'kem {side}', lambda: global_kem(up(), global_mesh(initial, side))), None if alone else kam
+            poses = adapt_windows(heatmaps, size, own, initial, centers, side, **options) if fast else adapt(maps(), own, initial, centers, **options)
     scores = pose_scores(poses)
     return dict(stages, poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
 
@@ -241,6 +242,7 @@ class PoseNetwork(nn.Module):
         write_safetensors(file, {n: t.half() if half and t.dim() > 1 else t for n, t in self.state_dict().items()}, facts_of(self), bits)
 
     def optimize(self): return self # a method that has no faster arrangement
+    def fastest(self): return self # what `predict` runs
     def predict(self,
         images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
         flip_test:bool=True, # average with the mirrored picture
@@ -249,14 +251,16 @@ class PoseNetwork(nn.Module):
         batch_size:int=4, # pictures at a time, as far as their input sizes agree
     ): # `Poses`, or a list of them for a list
         "The people of a picture or of a list of pictures, in px of the pictures; raises as `predict_poses` does."
-        if isinstance(images, (list, tuple)): return predict_poses(self, images, flip_test, short_side, level, batch_size)
-        return predict_poses(self, [images], flip_test, short_side, level, batch_size)[0]
+        several = isinstance(images, (list, tuple))
+        poses = predict_poses(self.fastest(), images if several else [images], flip_test, short_side, level, batch_size)
+        return poses if several else poses[0]
 
 # %% ../nbs/09_model.ipynb #db3b0c54
 class LogoCap(Network, PoseNetwork):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `optimize`, `save_pretrained`; arguments as `Network`."
     levels = LEVELS
     read_widths = staticmethod(read_widths)
+    made, making = None, threading.Lock() # the fast network that `predict` runs, and the state it was made of; one thread at a time
     def poses_of(self,
         fields:tuple, # of `fields`
         size:tuple, # H, W of the network input
@@ -268,6 +272,16 @@ class LogoCap(Network, PoseNetwork):
         return {level: poses_from_fields(*fields, self.cmp, size, level, trim, kept, self.candidates, self.window, self.fast) for level in levels}
 
     def optimize(self, dtype=torch.float32, compile=False): return FastLogoCap(self, dtype, compile)
+    def fastest(self): # FastLogoCap; in training mode, in a subclass, on devices where it was not tried: this very network
+        "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
+        tensors = [*self.parameters(), *self.buffers()]
+        if self.training or type(self) is not LogoCap or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
+        state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
+        with self.making:
+            if self.made is None or self.made[0] != state: self.made = state, self.optimize()
+            return self.made[1]
+
+    def __getstate__(self): return {n: v for n, v in self.__dict__.items() if n != 'made'} # copies make their own
 
 # %% ../nbs/09_model.ipynb #3f5d8a60
 def _filled(cls, tensors, about, file, device):
@@ -302,35 +316,73 @@ def load_network(
     return _filled(network, tensors, about, file, device)
 
 # %% ../nbs/09_model.ipynb #9142a1f0
-def predict_poses(
-    model:PoseNetwork, # the network, on any device
-    images:list, # paths, PIL images or H×W×3 uint8 RGB arrays; those with an EXIF orientation count as viewers show them
+def stream_poses(
+    model:PoseNetwork, # the network, in evaluation mode, on any device
+    images, # paths, PIL images or H×W×3 uint8 RGB arrays; those with an EXIF orientation count as viewers show them
     flip_test:bool=True, # average with the mirrored picture
     short_side:int=None, # short side of the network input, px; None: what the weights were made for
     level:str=None, # one of the network's levels; None: its default
     batch_size:int=4, # pictures at a time, as far as their input sizes agree
+): # pairs in the order of the pictures: a picture, its `Poses` in px of the picture or what was raised in their place
+    "Poses of any number of pictures, read ahead and put together by size; none waits for more than eight batches' pictures to be read."
+    if batch_size < 1: raise ValueError(f'batch of {batch_size} pictures')
+    level, side = level or model.levels[-1], model.short_side if short_side is None else short_side
+    waiting, done, behind, n = {}, {}, deque(), -1 # batches by size, results by number, pictures that are not given back yet, number of the last picture
+    def run(batch):
+        numbers, inputs, matrices = zip(*batch)
+        try: done.update(zip(numbers, detect(model, torch.stack(inputs), torch.stack(matrices), flip_test, (level,))[level]))
+        except (MemoryError, RuntimeError) as e:
+            if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
+            if len(batch) == 1: done[numbers[0]] = e
+            else: # perhaps there is enough for one at a time
+                for one in batch: run([one])
+    def ready():
+        while behind and n + 1 - len(behind) in done:
+            made, image = done.pop(n + 1 - len(behind)), behind.popleft()
+            yield image, made if isinstance(made, Exception) else Poses(*made, image)
+    read = lambda image: network_input(image, side, upright=True)
+    for n, (image, result) in enumerate(read_ahead(images, read, 2 * batch_size, min(4, os.cpu_count() or 1))):
+        behind.append(image)
+        try: x, matrix = result()
+        except (ValueError, OSError, MemoryError) as e: done[n] = e
+        else:
+            waiting.setdefault(x.shape, []).append((n, x, matrix))
+            if len(waiting[x.shape]) == batch_size: run(waiting.pop(x.shape))
+        if waiting and n - next(iter(waiting.values()))[0][0] >= 8 * batch_size: run(waiting.pop(next(iter(waiting)))) # the first came first
+        yield from ready()
+    for batch in waiting.values(): run(batch)
+    yield from ready()
+
+# %% ../nbs/09_model.ipynb #9142a1f2
+def read_ahead(
+    items, # what to read
+    read, # function of one of them
+    ahead:int=4, # how many are read before they are asked for
+    threads:int=1, # that read
+): # pairs: an item, a function that returns what was read or raises what reading raised
+    "Read the next pictures in threads while the caller computes."
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append((item, pool.submit(read, item).result))
+            if len(waiting) > ahead: yield waiting.popleft()
+        yield from waiting
+
+def predict_poses(
+    model:PoseNetwork, # the network, on any device
+    images:list, # as `stream_poses` takes them
+    *options, # of `stream_poses`
 ) -> list: # a `Poses` for each picture, in px of the picture
     "Poses of a list of pictures; raises ValueError or FileNotFoundError naming a picture that cannot be read."
-    level = level or model.levels[-1]
-    poses, waiting = [None] * len(images), defaultdict(list)
-    def flush(batch):
-        found = detect(model, torch.stack([x for _, x, _ in batch]), torch.stack([m for _, _, m in batch]), flip_test, (level,))[level]
-        for (i, _, _), (keypoints, scores) in zip(batch, found): poses[i] = Poses(keypoints, scores, images[i])
-        batch.clear()
-    if batch_size < 1: raise ValueError(f'batch of {batch_size} pictures')
-    modes = {m: m.training for m in model.modules()}
+    modes, found = [m for m in model.modules() if m.training], []
     model.eval()
     try:
-        for i, image in enumerate(images):
-            x, matrix = network_input(image, model.short_side if short_side is None else short_side, upright=True)
-            batch = waiting[x.shape]
-            batch.append((i, x, matrix))
-            if len(batch) == batch_size: flush(batch)
-        for batch in waiting.values():
-            if batch: flush(batch)
+        for _, poses in stream_poses(model, images, *options):
+            if isinstance(poses, Exception): raise poses
+            found.append(poses)
     finally:
-        for m, training in modes.items(): m.training = training
-    return poses
+        for m in modes: m.training = True
+    return found
 
 # %% ../nbs/09_model.ipynb #9df81559
 class FastLogoCap(LogoCap):
@@ -345,7 +397,7 @@ class FastLogoCap(LogoCap):
         self.widths, self.short_side, self.candidates, self.window = model.widths, model.short_side, model.candidates, model.window
         self.convolutions = FastNetwork(model, dtype)
         plain = dtype == torch.float32 and next(model.parameters()).device.type == 'cpu'
-        self.cmp = FastMessagePassing(model.cmp, model.window) if plain else fused_message_passing(model.cmp, dtype)
+        self.cmp = FastMessagePassing(model.cmp, model.window) if plain else FusedMessagePassing(model.cmp, dtype)
         if compile: self.convolutions.backbone = torch.compile(self.convolutions.backbone)
         self.eval()
 
@@ -404,7 +456,6 @@ def detect_split(
             bar.update(len(ids))
     return {level: [r for i in image_ids for r in by_image[i]] for level, by_image in found.items()}
 
-# %% ../nbs/09_model.ipynb #5dd62ff6
 def check_device(
     device:str=None, # cuda, cuda:1, mps, cpu …; None: the fastest of this machine
 ) -> torch.device: # the device
@@ -412,20 +463,6 @@ def check_device(
     if device is None: device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try: return torch.zeros(1, device=device).cpu() is not None and torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError): raise ValueError(f'device {device!r}: not to be had on this machine') from None
-
-def read_ahead(
-    items, # what to read
-    read, # function of one of them
-    ahead:int=4, # how many are read before they are asked for
-): # pairs: an item, a function that returns what was read or raises what reading raised
-    "Read the next pictures in a thread while the caller computes."
-    from concurrent.futures import ThreadPoolExecutor
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append((item, pool.submit(read, item).result))
-            if len(waiting) > ahead: yield waiting.popleft()
-        yield from waiting
 
 def _number(text):
     if not math.isfinite(value := float(text)): raise ValueError
@@ -503,6 +540,16 @@ def save_drawing(
     ax.axis('off')
     with whole_file(file) as part: fig.savefig(part, format=Path(file).suffix[1:])
 
+def _draw_behind(found, folder, stems, threshold):
+    "Pass pairs of files and poses on, while a thread draws them; where names repeat, a picture's place stands in front."
+    waiting = deque()
+    with ThreadPoolExecutor(1) as artist:
+        for n, (f, poses) in enumerate(found, 1):
+            if not isinstance(poses, Exception): waiting.append(artist.submit(save_drawing, poses, Path(folder)/(f'{f.stem}.png' if stems[f.stem] == 1 else f'{n}-{f.stem}.png'), threshold))
+            while waiting and (len(waiting) > 8 or waiting[0].done()): waiting.popleft().result() # raises what drawing raised
+            yield f, poses
+        for w in waiting: w.result()
+
 # %% ../nbs/09_model.ipynb #bab27623
 @command
 def predict_command(
@@ -514,6 +561,7 @@ def predict_command(
     short_side:int=None, # short side of the network input, px; default: what the weights were made for
     flip_test:bool=True, # average with the mirrored picture
     level:str=None, # LOGO-CAP has none: initial poses; partial: arg max of the attraction maps; full: the method. Default: the method
+    batch_size:int=4, # pictures at a time, as far as their input sizes agree
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
     "Find the poses of people on pictures; writes COCO results and pictures with skeletons. Names pictures that cannot be read, and goes on."
@@ -524,19 +572,18 @@ def predict_command(
     model = load_network(weights, check_device(device)).optimize()
     if (level := level or model.levels[-1]) not in model.levels: raise ValueError(f'level {level!r}: there are {", ".join(model.levels)}')
     side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
-    stems, faults, people, results, start = Counter(f.stem for f in files), [], 0, 0, time.perf_counter()
+    faults, people, results, start, found = [], 0, 0, time.perf_counter(), stream_poses(model, files, flip_test, side, level, batch_size)
+    if draw: found = _draw_behind(found, draw, Counter(f.stem for f in files), threshold)
     with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text:
-        for n, ((f, read), image_id) in enumerate(zip(tqdm(read_ahead(files, lambda f: network_input(f, side, upright=True)), total=len(files), unit='picture', disable=None), _image_ids(files)), 1):
-            try: poses = Poses(*detect(model, *(t[None] for t in read()), flip_test, (level,))[level][0], f)
-            except (ValueError, OSError, MemoryError, RuntimeError) as e:
-                if len(files) == 1 or isinstance(e, RuntimeError) and 'memory' not in str(e): raise
-                faults.append(dict(image_id=image_id, file_name=f.name, fault=(str(e) or 'out of memory').splitlines()[0]))
+        for (f, poses), image_id in zip(tqdm(found, total=len(files), unit='picture', disable=None), _image_ids(files)):
+            if isinstance(poses, Exception):
+                if len(files) == 1: raise poses
+                faults.append(dict(image_id=image_id, file_name=f.name, fault=(str(poses) or 'out of memory').splitlines()[0]))
                 tqdm.write(f'logocap-predict: {faults[-1]["fault"]}', sys.stderr)
                 continue
             for r in poses.results(image_id):
                 text.write((',\n' if results else '[\n') + json.dumps(dict(r, file_name=f.name), allow_nan=False))
                 people, results = people + (r['score'] >= threshold), results + 1
-            if draw: save_drawing(poses, Path(draw)/(f'{f.stem}.png' if stems[f.stem] == 1 else f'{n}-{f.stem}.png'), threshold)
         text.write('\n]\n' if results else '[]\n')
     print(f'{people} people of score {threshold} or more, {results} results on {len(files) - len(faults)} pictures, {len(files) / (time.perf_counter() - start):.1f} a second: {out}' + (f', drawn in {draw}' if draw else ''))
     beside = out.with_suffix('.faults.json')

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from .coco import check_output, network_input, write_json, whole_file
 from .center_offset import find_centers, initial_poses, suppress_duplicates, upsample
-from .fast import heatmap_windows
+from .fast import embedding_windows, heatmap_windows, highest_nearby
 from .kem import global_kem, global_mesh, local_kem, local_mesh
 from .cmp import attraction_maps
 from .adaptation import attract, pose_scores, read_out, reweigh
@@ -111,13 +111,16 @@ def stages_of(
     def decode():
         heat, offsets, _ = kept['heads']
         kept['up'] = upsample(heat[:, 17:] if model.fast else heat, kept['read'].shape[-2:])
-        kept['centers'], kept['valid'] = find_centers(kept['up'][:, -1], model.candidates)
+        kept['centers'], kept['valid'] = find_centers(kept['up'][:, -1], model.candidates, **(dict(pool=highest_nearby) if model.fast else {}))
         return offsets(kept['centers']) if callable(offsets) else initial_poses(kept['centers'], offsets)
     def adapted():
-        kem = heatmap_windows(kept['heads'][0], kept['decode'], kept['read'].shape[-2:]) if model.fast else global_kem(kept['up'], global_mesh(kept['decode']))
-        return attract(reweigh(kem), kept['CMP'])
+        kem = heatmap_windows(kept['heads'][0], kept['decode'], kept['read'].shape[-2:], gaussian=True) if model.fast else reweigh(global_kem(kept['up'], global_mesh(kept['decode'])))
+        return attract(kem, kept['CMP'])
+    def local():
+        mesh = local_mesh(kept['decode'], model.window)
+        return embedding_windows(kept['heads'][2], mesh, model.cmp.cells_first) if model.fast else local_kem(kept['heads'][2], mesh)
     makes = dict(read=lambda: network_input(image, short)[0][None].to(device), backbone=backbone, heads=heads, decode=decode,
-                 local=lambda: local_kem(kept['heads'][2], local_mesh(kept['decode'], model.window)), CMP=lambda: attraction_maps(model.cmp, kept['local']))
+                 local=local, CMP=lambda: attraction_maps(model.cmp, kept['local']))
     makes |= {'global': adapted, 'read-out': lambda: read_out(kept['global'], kept['decode'], kept['centers']),
               'suppression': lambda: suppress_duplicates(kept['read-out'], pose_scores(kept['read-out']), kept['valid'])}
     return {name: stage(name, make) for name, make in makes.items()}, kept
