@@ -481,7 +481,6 @@ def _parser(func):
             parser.add_argument(f'--{a.dest}', action='store_true', default=a.default, help=a.help)
             a.help = f'the opposite of --{a.dest}'
     return parser
-
 def command(
     func, # the function behind the command, its parameters documented by comments
 ): # a function for the command line, which without arguments reads them from there
