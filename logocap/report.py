@@ -116,11 +116,10 @@ def show_errors(
         axes[0].barh(names, share, left=left, color=color, label=kind)
         left += share
     axes[0].set(title='labelled keypoints of found people', xlabel='per cent', xlim=(0, 100))
-    axes[0].legend(ncols=5, fontsize=7, loc='lower center', bbox_to_anchor=(.5, -.45))
     for shift, kind in ((.2, 'missed'), (-.2, 'background')):
         axes[1].barh(np.arange(len(names)) + shift, [100 * measured['methods'][n][kind] for n in names], .38, label=kind)
     axes[1].set(title='people', xlabel='per 100 true people', yticks=[])
-    axes[1].legend(fontsize=7)
+    for ax in axes: ax.legend(ncols=5, fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.28)) # below, where no bar is
 
 # %% ../nbs/11c_report.ipynb #2abbc9b8
 def refinement(
@@ -280,7 +279,7 @@ def _part_errors(detector, networks, out):
     "The error analysis, as table and figure."
     from matplotlib.figure import Figure
     made = measure_errors(detector, networks)
-    fig = Figure(figsize=(9, 2.6), layout='constrained')
+    fig = Figure(figsize=(9, 2.8), layout='constrained')
     show_errors(made, fig.subplots(1, 2, width_ratios=(3, 1)))
     save_figure(fig, out, 'errors')
     write_table(out, 'errors', 'What goes wrong', error_lines(made), ERROR_NOTE, made)
