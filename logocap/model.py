@@ -563,6 +563,7 @@ def predict_command(
     flip_test:bool=True, # average with the mirrored picture
     level:str=None, # LOGO-CAP has none: initial poses; partial: arg max of the attraction maps; full: the method. Default: the method
     batch_size:int=4, # pictures at a time, as far as their input sizes agree
+    dtype:str='float32', # of LOGO-CAP's convolutions; bfloat16: faster on processors that have units for it
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
     "Find the poses of people on pictures; writes COCO results and pictures with skeletons. Names pictures that cannot be read, and goes on."
@@ -570,7 +571,10 @@ def predict_command(
     files, out = _pictures(images), check_output(out)
     if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
-    model = load_network(weights, check_device(device)).optimize()
+    if dtype not in ('float32', 'bfloat16'): raise ValueError(f'dtype {dtype!r}: there are float32, bfloat16')
+    network = load_network(weights, check_device(device))
+    if dtype != 'float32' and not isinstance(network, LogoCap): raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
+    model = network.optimize() if dtype == 'float32' else network.optimize(torch.bfloat16)
     if (level := level or model.levels[-1]) not in model.levels: raise ValueError(f'level {level!r}: there are {", ".join(model.levels)}')
     side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
     faults, people, results, start, found = [], 0, 0, time.perf_counter(), stream_poses(model, files, flip_test, side, level, batch_size)
