@@ -24,7 +24,7 @@ from .center_offset import (find_centers, initial_poses, pointwise_head, score_p
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
-from .fast import FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby
+from .fast import FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby, keep_memory
 
 # %% ../nbs/09_model.ipynb #4013eafc
 LEVELS = ('none', 'partial', 'full')  # initial poses; arg max of the attraction maps; the whole method
@@ -572,6 +572,7 @@ def predict_command(
     if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
     if dtype not in ('float32', 'bfloat16'): raise ValueError(f'dtype {dtype!r}: there are float32, bfloat16')
+    keep_memory()
     network = load_network(weights, check_device(device))
     if dtype != 'float32' and not isinstance(network, LogoCap): raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
     model = network.optimize() if dtype == 'float32' else network.optimize(torch.bfloat16)
