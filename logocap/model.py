@@ -9,7 +9,7 @@ __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'r
            'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, importlib, json, math, os, pkgutil, sys, threading, time
+import copy, functools, importlib, json, math, os, pkgutil, sys, threading, time
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +24,7 @@ from .center_offset import (find_centers, initial_poses, pointwise_head, score_p
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
-from .fast import FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby
+from .fast import FastHRNet, FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby
 
 # %% ../nbs/09_model.ipynb #4013eafc
 LEVELS = ('none', 'partial', 'full')  # initial poses; arg max of the attraction maps; the whole method
@@ -208,7 +208,7 @@ def detect(
     parameter, found = next(network.parameters()), {}
     back = invert_affine(matrices.to(parameter.device))[:, None, None]
     with torch.inference_mode():
-        fields = getattr(network, 'lean_fields', network.fields)(inputs.to(parameter), flip_test)
+        fields = (network.lean_fields if getattr(network, 'fast', False) else network.fields)(inputs.to(parameter), flip_test)
         for level, out in network.poses_of(fields, inputs.shape[-2:], levels or network.levels[-1:]).items():
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']) if network.suppress else out['valid']
             xy = transform_points(out['poses'][..., :2], back)
@@ -224,6 +224,8 @@ class PoseNetwork(nn.Module):
     levels = ('full',) # what it can read out, the default last
     short_side, candidates, window = 512, 30, 11 # of the input, px, that the weights were made for; people looked at in a picture; cells of the local window
     suppress = True # leave out poses that repeat a better one
+    fast = False # whether `optimize` made it
+    made, making = None, threading.Lock() # the fast network that `predict` runs, and the state it was made of; one thread at a time
     @classmethod
     def from_pretrained(cls,
         file=None, # .pth.tar as released, training checkpoint, .safetensors, or a name of `embedded_weights`; None: the method's default
@@ -239,10 +241,27 @@ class PoseNetwork(nn.Module):
         bits:int=None, # kernels in whole numbers of so many bits, see `to_whole_numbers`; None: not
     ):
         "Write the weights and what `facts_of` tells of them, whole or not at all."
+        if self.fast: raise ValueError('a fast network is not written to files: save the network that it was made of')
         write_safetensors(file, {n: t.half() if half and t.dim() > 1 else t for n, t in self.state_dict().items()}, facts_of(self), bits)
 
-    def optimize(self): return self # a method that has no faster arrangement
-    def fastest(self): return self # what `predict` runs
+    def optimize(self): # of the same class
+        "A copy for evaluation only, its backbone arranged for the machine; the rest stays as the method has it."
+        if self.fast: raise ValueError('this is the fast network already: optimize the network that it was made of')
+        other = copy.deepcopy(self).eval().requires_grad_(False)
+        other.backbone, other.fast = FastHRNet(self.backbone, joined=True).to(memory_format=torch.channels_last), True
+        return other
+
+    def lean_fields(self, images, flip_test=False): return self.fields(images, flip_test) # what the fast network reads poses from
+    def fastest(self): # in training mode, or on devices where it was not tried: this very network
+        "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
+        tensors = [*self.parameters(), *self.buffers()]
+        if self.training or self.fast or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
+        state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
+        with self.making:
+            if self.made is None or self.made[0] != state: self.made = state, self.optimize()
+            return self.made[1]
+
+    def __getstate__(self): return {n: v for n, v in self.__dict__.items() if n != 'made'} # copies make their own
     def predict(self,
         images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
         flip_test:bool=True, # average with the mirrored picture
@@ -260,7 +279,6 @@ class LogoCap(Network, PoseNetwork):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `optimize`, `save_pretrained`; arguments as `Network`."
     levels = LEVELS
     read_widths = staticmethod(read_widths)
-    made, making = None, threading.Lock() # the fast network that `predict` runs, and the state it was made of; one thread at a time
     def poses_of(self,
         fields:tuple, # of `fields`
         size:tuple, # H, W of the network input
@@ -272,16 +290,7 @@ class LogoCap(Network, PoseNetwork):
         return {level: poses_from_fields(*fields, self.cmp, size, level, trim, kept, self.candidates, self.window, self.fast) for level in levels}
 
     def optimize(self, dtype=torch.float32, compile=False): return FastLogoCap(self, dtype, compile)
-    def fastest(self): # FastLogoCap; in training mode, in a subclass, on devices where it was not tried: this very network
-        "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
-        tensors = [*self.parameters(), *self.buffers()]
-        if self.training or type(self) is not LogoCap or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
-        state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
-        with self.making:
-            if self.made is None or self.made[0] != state: self.made = state, self.optimize()
-            return self.made[1]
-
-    def __getstate__(self): return {n: v for n, v in self.__dict__.items() if n != 'made'} # copies make their own
+    def fastest(self): return super().fastest() if type(self) is LogoCap else self # a subclass may do otherwise what FastLogoCap does
 
 # %% ../nbs/09_model.ipynb #3f5d8a60
 def _filled(cls, tensors, about, file, device):
@@ -404,7 +413,6 @@ class FastLogoCap(LogoCap):
     def fields(self, images, flip_test=False): return self.convolutions.fields(images, flip_test)
     def lean_fields(self, images, flip_test=False): return self.convolutions.lean_fields(images, flip_test)
     def optimize(self, dtype=torch.float32, compile=False): raise ValueError('this is the fast network already: optimize the network that it was made of')
-    def save_pretrained(self, file, **options): raise ValueError('a fast network is not written to files: save the network that it was made of')
 
 # %% ../nbs/09_model.ipynb #74393601
 class SplitInputs(torch.utils.data.Dataset):
