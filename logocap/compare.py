@@ -300,13 +300,14 @@ def show_speed(
     for name, row in paper_rows('table4').items():
         mine = name.startswith('LOGO')
         axes[0].plot(row['fps'], row['AP'], '*' if mine else 'o', ms=11 if mine else 6, color='C3' if mine else 'C0')
-        axes[0].annotate(name, (row['fps'], row['AP']), (4, 4), textcoords='offset points', fontsize=7)
+        axes[0].annotate(name, (row['fps'], row['AP']), (0, 7), textcoords='offset points', fontsize=7, ha='center')
     for level, label, color in (('none', 'initial poses', 'C0'), ('full', 'LOGO-CAP', 'C3')):
         rows = [r for r in measured['points'] if r['level'] == level]
         axes[1].plot([1000 / r['ms'] for r in rows], [r['AP'] for r in rows], 'o-', color=color, label=label)
-        for r in rows: axes[1].annotate(r['short_side'], (1000 / r['ms'], r['AP']), (4, 4), textcoords='offset points', fontsize=7)
+        for r in rows: axes[1].annotate(r['short_side'], (1000 / r['ms'], r['AP']), (0, 7), textcoords='offset points', fontsize=7, ha='center')
     axes[0].set(title='the paper: COCO val2017, TITAN RTX', xlabel='pictures a second', ylabel='AP, points', xlim=(0, 25))
     axes[1].set(title='here, by short side in px', xlabel='pictures a second', ylabel='AP, points')
+    for ax in axes: ax.margins(y=.15) # room for the names above
     axes[1].legend(fontsize=8)
 
 # %% ../nbs/11b_compare.ipynb #9d04c7a1
@@ -408,7 +409,7 @@ def folder_faults(
     pictures:bool=True, # open every picture
 ) -> list: # a line for each kind of fault; empty for a sound folder
     "Everything that is wrong with a split: layout, counts, order of keypoints, annotations, pictures."
-    from tqdm import tqdm
+    from tqdm.auto import tqdm # a bar in notebooks, too
     try: folder = CocoFolder(root, split)
     except (OSError, ValueError) as e: return [str(e)]
     file, found = folder.annotation_file, {}
@@ -419,7 +420,7 @@ def folder_faults(
         for kind in annotation_faults(a, images[a['image_id']]): found.setdefault(kind, []).append(f'annotation {a["id"]}')
     if IMAGES.get(file.name, len(images)) != len(images): found[f'{file.name} lists {len(images):,} images, the data set has {IMAGES[file.name]:,}'] = []
     if not folder.image_ids() and not file.name.startswith('image_info_'): found[f'{file.name} has no image with annotated people'] = []
-    for i in tqdm(images, unit='picture', disable=None):
+    for i in tqdm(images, unit='picture', disable=None, delay=2):
         path = folder.image_folder/images[i]['file_name']
         try: size = read_image(path).shape[1::-1] if pictures else path.is_file() and (images[i]['width'], images[i]['height'])
         except FileNotFoundError: size = None

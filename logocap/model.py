@@ -9,7 +9,7 @@ __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'r
            'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import copy, functools, importlib, json, math, os, pkgutil, sys, threading, time
+import copy, functools, importlib, json, math, os, pkgutil, sys, threading, time, warnings
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -507,6 +507,7 @@ def command(
             option, equals, value = word.partition('=')
             return spellings.get(option.replace('_', '-'), option) + equals + value if word.startswith('--') else word
         options = vars(parser.parse_args([spell(w) for w in sys.argv[1:]]))
+        warnings.filterwarnings('ignore', module=r'PIL\.') # of what is damaged in a picture; whether it can be read is said in one line
         try: func(**{k: v for k, v in options.items() if k not in ('pdb', 'xtra')})
         except BrokenPipeError: sys.exit(1) # whoever read the output has gone, `head` for instance
         except (ValueError, OSError) as e: # one from a reading process brings its traceback along, itself in the last line

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from logocap.coco import read_image
 
 
 @pytest.fixture(scope='module')
@@ -87,6 +88,20 @@ def test_predict(run, parity, tmp_path):
             assert (np.asarray(before.convert('RGB')) != np.asarray(after.convert('RGB'))).any()  # skeletons
 
 
+def test_predict_in_batches(inside, tiny, tmp_path):
+    "One picture at a time, or four: the same results in the same order."
+    (tmp_path/'in').mkdir()
+    for n in range(7): Image.fromarray(np.random.default_rng(n).integers(0, 256, (64, 64 + 64 * (n % 3 == 1), 3), np.uint8)).save(tmp_path/f'in/{n}.png')
+    made = []
+    for size in (1, 4):
+        done = inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--short-side', 64, '--level', 'none', '--batch-size', size, '--device', 'cpu', '--out', tmp_path/f'{size}.json')
+        assert done.returncode == 0 and ' results on 7 pictures, ' in done.stdout
+        made.append(json.loads((tmp_path/f'{size}.json').read_text()))
+    assert [(r['image_id'], r['file_name']) for r in made[0]] == [(r['image_id'], r['file_name']) for r in made[1]] and len(made[0]) > 7
+    for a, b in zip(*made): assert np.allclose([*a['keypoints'], a['score']], [*b['keypoints'], b['score']], rtol=1e-4, atol=.01)
+    fails(inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--batch-size', 0, '--out', tmp_path/'none.json'), 'batch of 0 pictures', 'logocap-predict')
+
+
 @pytest.mark.parametrize('content, fault', ((None, 'no such picture'), (b'not a picture', 'not a readable picture'), (b'', 'not a readable picture')))
 def test_predict_bad_picture(inside, tiny, tmp_path, content, fault):
     bad, out = tmp_path/'bad.jpg', tmp_path/'poses.json'
@@ -94,6 +109,17 @@ def test_predict_bad_picture(inside, tiny, tmp_path, content, fault):
     out.write_text('kept')
     fails(inside('logocap-predict', bad, '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--out', out), f'bad.jpg: {fault}', 'logocap-predict')
     assert out.read_text() == 'kept'
+
+
+def test_damaged_picture_is_one_line(inside, tiny, tmp_path, recwarn):
+    "Pillow also warns of what it finds in a damaged TIFF, with its own path and line."
+    Image.new('RGB', (90, 70)).save(tmp_path/'torn.tif')
+    whole = (tmp_path/'torn.tif').read_bytes()
+    (tmp_path/'torn.tif').write_bytes(whole[:60])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='not a readable picture'): read_image(tmp_path/'torn.tif')
+    recwarn.clear()
+    fails(inside('logocap-predict', tmp_path/'torn.tif', '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--out', tmp_path/'poses.json'), 'torn.tif: not a readable picture', 'logocap-predict')
+    assert not recwarn.list
 
 
 def test_output_is_checked_before_the_work(inside, tiny, folder, tmp_path):

@@ -1,14 +1,16 @@
 "The fast network against the readable one. Times are measured by `logocap-speed`; no test depends on them."
 import copy
 import json
+import pickle
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED
+import logocap.model
 from logocap.adaptation import attract, reweigh
 from logocap.center_offset import suppress_duplicates
 from logocap.coco import CocoFolder, average_precision, network_input
-from logocap.model import ABLATIONS, LEVELS, LogoCap, detect, detect_split, load_network, poses_from_fields
+from logocap.model import ABLATIONS, LEVELS, FastLogoCap, LogoCap, detect, detect_split, load_network, poses_from_fields, stream_poses
 from logocap.tables import Scales, own_data
 
 CASES = SHARED/'parity'/'cases.json'
@@ -147,7 +149,6 @@ def test_original_stays_as_it_is(model, drawn):
 
 def test_fast_network_can_be_copied(fast, drawn):
     "Among others by pickle, to other processes; after it has run, when oneDNN keeps kernels in its own order."
-    import pickle
     x, m = (t[:1] for t in drawn)
     found = detect(fast, x, m)['full']
     for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))): agree(detect(other, x, m)['full'], found, 1)
@@ -193,3 +194,111 @@ def test_nobody_and_broken_numbers(fast):
     fields = [torch.full((1, c, 16, 16), torch.nan) for c in (18, 34, 64)]
     with torch.inference_mode():
         for level in LEVELS: assert not poses_from_fields(*fields[:2], torch.zeros(1, fast.widths['c3'], 16, 16), fast.cmp, (64, 64), level, True, fast=True)['valid'].any()
+
+
+@pytest.fixture
+def small(tiny):
+    "A very narrow network that sees people everywhere."
+    model = LogoCap.from_pretrained(tiny)
+    torch.nn.init.constant_(model.heatmap_head[-1].bias, 2.)
+    return model
+
+
+def page(height, width, seed=0): return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@torch.no_grad()
+def step(model): model.backbone.conv1.weight.mul_(1.5)
+
+
+def load(model): model.load_state_dict({n: t + 1 if n == 'heatmap_head.3.bias' else t for n, t in model.state_dict().items()})
+
+
+CHANGES = dict(step=step, load=load, statistics=lambda m: m.backbone.bn1.running_var.mul_(4), candidates=lambda m: setattr(m, 'candidates', 7),
+               short_side=lambda m: setattr(m, 'short_side', 96), moved=lambda m: m.double().float())
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_predict_notices_changes(small, change):
+    "`predict` keeps its fast network until weights or settings change, and then gives what a network made afterwards gives."
+    kept = small.fastest()
+    predict = lambda: small.predict(page(64, 96), short_side=64, level='none')
+    before = predict()
+    assert isinstance(kept, FastLogoCap) and small.fastest() is kept
+    change(small)
+    after = predict()
+    made = small.fastest()
+    assert made is not kept and small.fastest() is made and made.candidates == small.candidates
+    fresh = small.optimize().predict(page(64, 96), short_side=64, level='none')
+    assert np.array_equal(after.keypoints, fresh.keypoints) and np.array_equal(after.scores, fresh.scores)
+    assert len(before) > 7 and np.array_equal(before.scores, after.scores) == (change in (CHANGES['moved'], CHANGES['short_side']))
+
+
+def test_what_predict_leaves_alone(small, fast):
+    "A subclass may compute something else, in training mode batch norms do; other dtypes and devices were not tried."
+    class Other(LogoCap): pass
+    other = Other(4, 8, 8, 4, (12, 10, 8), 3).eval()
+    for network in (other, fast, small.train(), small.eval().double(), small.float().to('meta')): assert network.fastest() is network
+    assert other.made is None
+
+
+def test_copies_make_their_own(small):
+    kept = small.fastest()
+    for other in (copy.copy(small), copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        assert other.made is None and small.fastest() is kept
+        assert other.fastest() is not kept and other.fastest() is other.fastest()
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    "The shapes that the network is given."
+    shapes, seen = [], logocap.model.detect
+    def noting(network, inputs, *args):
+        shapes.append(tuple(inputs.shape))
+        return seen(network, inputs, *args)
+    monkeypatch.setattr(logocap.model, 'detect', noting)
+    return shapes
+
+
+def same(a, b): return len(a) == len(b) and all(np.allclose(x, y, rtol=1e-4, atol=1e-2) for x, y in ((a.keypoints, b.keypoints), (a.scores, b.scores)))
+
+
+def test_stream_keeps_the_order(small, tmp_path, batches):
+    "Sizes mixed, unreadable pictures in between: every picture's own answer in its place."
+    (tmp_path/'torn.jpg').write_bytes(b'torn')
+    images = [page(64, 64 + 64 * (n % 3 == 1), n) for n in range(11)]
+    for place, bad in ((0, tmp_path/'none.jpg'), (4, tmp_path/'torn.jpg'), (5, page(64, 6400)), (13, tmp_path/'none.jpg')): images.insert(place, bad)
+    found = list(stream_poses(small.fastest(), images, False, 64, 'none', 3))
+    assert [id(image) for image, _ in found] == [id(image) for image in images]
+    assert sorted(s[0] for s in batches) == [1, 1, 3, 3, 3]
+    for n, (image, poses) in enumerate(found):
+        if n in (0, 13): assert isinstance(poses, FileNotFoundError)
+        elif n in (4, 5): assert isinstance(poses, ValueError)
+        else: assert len(poses) and same(poses, small.predict(image, False, 64, 'none'))
+
+
+def test_a_rare_size_does_not_wait(small, batches):
+    "Eight batches' pictures and those read ahead, no more, however long the stream is."
+    taken = []
+    def source():
+        for n in range(1000):
+            taken.append(n)
+            yield page(64, 64) if n else page(64, 128)
+    first, poses = next(stream_poses(small.fastest(), source(), False, 64, 'none', 2))
+    assert first.shape == (64, 128, 3) and len(poses) and batches[-1] == (1, 3, 64, 128)
+    assert 8 * 2 < len(taken) <= 8 * 2 + 2 * 2 + 2
+
+
+@pytest.mark.parametrize('error', (MemoryError(), RuntimeError('DefaultCPUAllocator: not enough memory')))
+def test_out_of_memory(small, monkeypatch, error):
+    "A batch for which there is not enough is run picture by picture; one that is too large alone is named, the others go on."
+    seen, most = logocap.model.detect, [1]
+    def narrow(network, inputs, *args):
+        if len(inputs) > most[0] or inputs.shape[-1] > 64: raise error
+        return seen(network, inputs, *args)
+    images = [page(64, 128 if n == 2 else 64, n) for n in range(6)]
+    alone = [small.predict(image, False, 64, 'none') for image in images]
+    monkeypatch.setattr(logocap.model, 'detect', narrow)
+    for n, (image, poses) in enumerate(stream_poses(small.fastest(), images, False, 64, 'none', 5)): assert poses is error if n == 2 else same(poses, alone[n])
+    error = RuntimeError('something else')
+    with pytest.raises(RuntimeError, match='something else'): list(stream_poses(small.fastest(), images, False, 64, 'none', 5))
