@@ -94,7 +94,7 @@ class Scales(nn.Module):
     ):
         super().__init__()
         self.network, self.scales = network, scales
-        self.short_side, self.widths, self.levels, self.suppress = network.short_side, network.widths, network.levels, network.suppress
+        self.short_side, self.widths, self.levels, self.more_levels, self.suppress = network.short_side, network.widths, network.levels, network.more_levels, network.suppress
 
     def poses_of(self, *args): return self.network.poses_of(*args)
 

@@ -14,7 +14,7 @@ from ..coco import FLIP
 from ..hrnet import HRNet
 from ..center_offset import pointwise_head, sample_maps, sample_own_maps, unflip_mean, upsample
 from ..losses import heatmap_loss
-from ..model import PoseNetwork, rows
+from ..model import PoseNetwork
 from ..training import Method
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220004
@@ -154,6 +154,7 @@ def tag_poses(
 class AssociativeEmbedding(PoseNetwork):
     "Associative embedding at one scale: heat maps and tags; arguments as `Network`."
     method, weights, suppress = 'associative_embedding', 'associative_embedding-21', False
+    WIDTHS = dict(PoseNetwork.WIDTHS, c1='heatmap_head.0.weight', c2='tag_head.0.weight')
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps
@@ -176,15 +177,9 @@ class AssociativeEmbedding(PoseNetwork):
         return unflip_mean(self.heatmap_head(f), b, flip_test, unflip), tags
 
     def poses_of(self, fields, size, levels=('full',), trim=True):
-        for level in levels:
-            if level not in self.levels: raise ValueError(f'level {level!r}: there are {", ".join(self.levels)}')
         out = tag_poses(*fields, size, self.candidates, trim)
         return {level: out for level in levels}
 
-    @staticmethod
-    def read_widths(tensors, file):
-        names = dict(width='backbone.transition1.0.0.weight', c1='heatmap_head.0.weight', c2='tag_head.0.weight', stem='backbone.conv1.weight')
-        return {width: rows(tensors, name, file, 'associative embedding') for width, name in names.items()}
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae22001b
 def associative_embedding_losses(
@@ -204,4 +199,4 @@ def associative_embedding_losses(
         heat = heatmap_loss(heatmaps.float(), targets['heatmaps'][:, :17], targets['heatmap_weight'], recipe.variant)
     return dict(heatmaps=heat, pull=pull, push=push, total=heat + pull + push)
 
-METHOD = Method(AssociativeEmbedding, associative_embedding_losses, lambda widths: {k: w for k, w in widths.items() if k in ('width', 'c1', 'c2', 'stem')}, ('heatmap_head.3',))
+METHOD = Method(AssociativeEmbedding, associative_embedding_losses, flat=('heatmap_head.3',))

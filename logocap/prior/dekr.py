@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from torch import nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 from ..coco import SKELETON, CocoFolder, normalize, oks
 from ..hrnet import HRNet
 from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses, unflip_heatmaps, unflip_mean, unflip_offsets
 from ..adaptation import pose_scores
 from ..losses import fast_loss
-from ..model import PoseNetwork, check_device, command, rows
+from ..model import PoseNetwork, check_device, command
 from ..training import CocoSamples, DrawnSamples, Method, Recipe, collate
 
 # %% ../../nbs/21_dekr.ipynb #de210004
@@ -116,6 +117,7 @@ def rescoring_network(
 class DEKR(PoseNetwork):
     "DEKR: heat maps, disentangled offsets and a rescoring network, read at two levels."
     method, weights, levels = 'dekr', 'dekr-21', ('plain', 'rescored')
+    WIDTHS = dict(PoseNetwork.WIDTHS, c1='heatmap_head.0.weight', part='offset_head.0.weight', hidden='rescoring.0.weight')
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps
@@ -132,23 +134,7 @@ class DEKR(PoseNetwork):
     def fields(self, images, flip_test=False):
         f = self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
         return tuple(unflip_mean(head(f), len(images), flip_test, unflip) for head, unflip in ((self.heatmap_head, unflip_heatmaps), (self.offset_head, unflip_offsets)))
-
-    def lean_fields(self,
-        images:torch.Tensor, # B×3×H×W
-        flip_test:bool=False, # average with the mirrored pictures
-    ) -> tuple: # heat maps B×18×h×w; function from whole cells B×N×2 to their offsets B×N×17×2, in cells
-        "What poses are read from: the second adaptive block only where there are centres."
-        b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
-        parts = self.offset_head[:4](f)
-        def arrows(cells):
-            mirrored = torch.stack([parts.shape[-1] - 1 - cells[..., 0], cells[..., 1]], -1)
-            some = self.offset_head[5](self.offset_head[4](parts, (torch.cat([cells, mirrored]) if flip_test else cells)[:, :, None]))
-            return unflip_mean(some, b, flip_test, unflip_offsets)[..., 0].transpose(1, 2).unflatten(-1, (17, 2))
-        return unflip_mean(self.heatmap_head(f), b, flip_test, unflip_heatmaps), arrows
-
     def poses_of(self, fields, size, levels=('rescored',), trim=True):
-        for level in levels:
-            if level not in self.levels: raise ValueError(f'level {level!r}: there are {", ".join(self.levels)}')
         (heatmaps, offsets), found = fields, {}
         centers, valid = find_centers(heatmaps[:, 17], min(self.candidates, heatmaps[0, 17].numel()))
         if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first
@@ -161,12 +147,26 @@ class DEKR(PoseNetwork):
             found[level] = dict(poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
         return found
 
-    @staticmethod
-    def read_widths(tensors, file):
-        names = dict(width='backbone.transition1.0.0.weight', c1='heatmap_head.0.weight', part='offset_head.0.weight', hidden='rescoring.0.weight', stem='backbone.conv1.weight')
-        widths = {width: rows(tensors, name, file, 'DEKR') for width, name in names.items()}
+    @classmethod
+    def read_widths(cls, tensors, file):
+        widths = super().read_widths(tensors, file)
         if widths['part'] % 17 or not widths['part']: raise ValueError(f'{file}: {widths["part"]} channels in tensor offset_head.0.weight cannot be shared by 17 keypoints')
         return dict(widths, part=widths['part'] // 17)
+
+# %% ../../nbs/21_dekr.ipynb #de210032
+@patch
+def lean_fields(self:DEKR,
+    images:torch.Tensor, # B×3×H×W
+    flip_test:bool=False, # average with the mirrored pictures
+) -> tuple: # heat maps B×18×h×w; function from whole cells B×N×2 to their offsets B×N×17×2, in cells
+    "What poses are read from: the second adaptive block only where there are centres."
+    b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
+    parts = self.offset_head[:4](f)
+    def arrows(cells):
+        mirrored = torch.stack([parts.shape[-1] - 1 - cells[..., 0], cells[..., 1]], -1)
+        some = self.offset_head[5](self.offset_head[4](parts, (torch.cat([cells, mirrored]) if flip_test else cells)[:, :, None]))
+        return unflip_mean(some, b, flip_test, unflip_offsets)[..., 0].transpose(1, 2).unflatten(-1, (17, 2))
+    return unflip_mean(self.heatmap_head(f), b, flip_test, unflip_heatmaps), arrows
 
 # %% ../../nbs/21_dekr.ipynb #de210022
 FACTORS = dict(heatmaps=1., offsets=.03)
@@ -184,10 +184,9 @@ def dekr_losses(
 
 def dekr_widths(
     widths:dict, # of a recipe
-) -> dict: # arguments of `DEKR`
-    "DEKR's widths beside a backbone: the published share of channels a part, rounded up, and of neurons."
-    width = widths['width']
-    return dict({k: w for k, w in widths.items() if k in ('width', 'c1', 'stem')}, part=-(-15 * width // 32), hidden=8 * width)
+) -> dict: # arguments of `DEKR`, and others
+    "A recipe's widths with DEKR's own: the published share of channels a part, rounded up, and of neurons."
+    return dict(widths, part=-(-15 * widths['width'] // 32), hidden=8 * widths['width'])
 
 METHOD = Method(DEKR, dekr_losses, dekr_widths, ('heatmap_head.3', 'offset_head.5'), lambda recipe: ('rescoring',))
 
