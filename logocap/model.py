@@ -423,9 +423,10 @@ class FastLogoCap(LogoCap):
         nn.Module.__init__(self)
         self.widths, self.short_side, self.candidates, self.window = model.widths, model.short_side, model.candidates, model.window
         self.convolutions = FastNetwork(model, dtype)
-        plain = dtype == torch.float32 and next(model.parameters()).device.type == 'cpu'
+        device = next(model.parameters()).device
+        plain = dtype == torch.float32 and device.type == 'cpu'
         self.cmp = FastMessagePassing(model.cmp, model.window) if plain else FusedMessagePassing(model.cmp, dtype)
-        if compile: self.convolutions.backbone = torch.compile(self.convolutions.backbone)
+        if compile: self.convolutions.backbone = torch.compile(self.convolutions.backbone, mode='reduce-overhead' if device.type == 'cuda' else 'default') # there with CUDA graphs
         self.eval()
 
     def fields(self, images, flip_test=False): return self.convolutions.fields(images, flip_test)
@@ -507,7 +508,6 @@ def _parser(func):
             parser.add_argument(f'--{a.dest}', action='store_true', default=a.default, help=a.help)
             a.help = f'the opposite of --{a.dest}'
     return parser
-
 def command(
     func, # the function behind the command, its parameters documented by comments
 ): # a function for the command line, which without arguments reads them from there

@@ -116,11 +116,10 @@ def show_errors(
         axes[0].barh(names, share, left=left, color=color, label=kind)
         left += share
     axes[0].set(title='labelled keypoints of found people', xlabel='per cent', xlim=(0, 100))
-    axes[0].legend(ncols=5, fontsize=7, loc='lower center', bbox_to_anchor=(.5, -.45))
     for shift, kind in ((.2, 'missed'), (-.2, 'background')):
         axes[1].barh(np.arange(len(names)) + shift, [100 * measured['methods'][n][kind] for n in names], .38, label=kind)
     axes[1].set(title='people', xlabel='per 100 true people', yticks=[])
-    axes[1].legend(fontsize=7)
+    for ax in axes: ax.legend(ncols=5, fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.28)) # below, where no bar is
 
 # %% ../nbs/11c_report.ipynb #2abbc9b8
 def refinement(
@@ -239,7 +238,7 @@ def prior_note(
     made, record = next(iter(table['rows'].values())), table['provenance']
     seeds = max(len(m['per_seed']) for m in made.values() if isinstance(m, dict) and 'per_seed' in m)
     return (f'{record["data"]["images"]} images of {record["data"]["split"]}; mean ± standard deviation over {seeds} training seeds. ms: median of {record["options"]["timed"]} single pictures, the methods in turns, '
-            f'every network as `optimize` arranges it, on {record["machine"]["threads"]} threads ({record["machine"]["device"]}). GFLOP: convolutions and matrix products of the networks as their rooms write them, two operations a multiplication with its addition. '
+            f'every network as `optimize` arranges it, on {record["machine"]["threads"]} thread{"s" * (record["machine"]["threads"] > 1)} ({record["machine"]["device"]}). GFLOP: convolutions and matrix products of the networks as their rooms write them, two operations a multiplication with its addition. '
             f'In brackets: 95 % interval, paired bootstrap, {record["options"]["draws"]} draws of the images.')
 
 # %% ../nbs/11c_report.ipynb #9906bc31
@@ -280,7 +279,7 @@ def _part_errors(detector, networks, out):
     "The error analysis, as table and figure."
     from matplotlib.figure import Figure
     made = measure_errors(detector, networks)
-    fig = Figure(figsize=(9, 2.6), layout='constrained')
+    fig = Figure(figsize=(9, 2.8), layout='constrained')
     show_errors(made, fig.subplots(1, 2, width_ratios=(3, 1)))
     save_figure(fig, out, 'errors')
     write_table(out, 'errors', 'What goes wrong', error_lines(made), ERROR_NOTE, made)
