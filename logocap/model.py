@@ -263,22 +263,17 @@ class PoseNetwork(nn.Module):
 
 # %% ../nbs/09_model.ipynb #db3b0c54
 @patch
-def optimize(self:PoseNetwork): # of the same class
-    "A copy for evaluation only, its backbone arranged for the machine; the rest stays as the method has it."
-    if self.fast: raise ValueError('this is the fast network already: optimize the network that it was made of')
-    other = copy.deepcopy(self).eval().requires_grad_(False)
-    other.backbone, other.fast = FastHRNet(self.backbone, joined=True).to(memory_format=torch.channels_last), True
-    return other
-
-@patch
-def fastest(self:PoseNetwork): # in training mode, or on devices where it was not tried: this very network
-    "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
-    tensors = [*self.parameters(), *self.buffers()]
-    if self.training or self.fast or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
-    state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
-    with self.making:
-        if self.made is None or self.made[0] != state: self.made = state, self.optimize()
-        return self.made[1]
+def predict(self:PoseNetwork,
+    images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
+    flip_test:bool=True, # average with the mirrored picture
+    short_side:int=None, # of the network input, px; None: what the weights were made for
+    level:str=None, # one of `levels`; None: the default
+    batch_size:int=4, # pictures at a time, as far as their input sizes agree
+): # `Poses`, or a list of them for a list
+    "The people of a picture or of a list of pictures, in px of the pictures; raises as `predict_poses` does."
+    several = isinstance(images, (list, tuple))
+    poses = predict_poses(self.fastest(), images if several else [images], flip_test, short_side, level, batch_size)
+    return poses if several else poses[0]
 
 class LogoCap(Network, PoseNetwork):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `optimize`, `save_pretrained`; arguments as `Network`."
@@ -398,20 +393,25 @@ def predict_poses(
         for m in modes: m.training = True
     return found
 
-@patch
-def predict(self:PoseNetwork,
-    images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
-    flip_test:bool=True, # average with the mirrored picture
-    short_side:int=None, # of the network input, px; None: what the weights were made for
-    level:str=None, # one of `levels`; None: the default
-    batch_size:int=4, # pictures at a time, as far as their input sizes agree
-): # `Poses`, or a list of them for a list
-    "The people of a picture or of a list of pictures, in px of the pictures; raises as `predict_poses` does."
-    several = isinstance(images, (list, tuple))
-    poses = predict_poses(self.fastest(), images if several else [images], flip_test, short_side, level, batch_size)
-    return poses if several else poses[0]
-
 # %% ../nbs/09_model.ipynb #9df81559
+@patch
+def optimize(self:PoseNetwork): # of the same class
+    "A copy for evaluation only, its backbone arranged for the machine; the rest stays as the method has it."
+    if self.fast: raise ValueError('this is the fast network already: optimize the network that it was made of')
+    other = copy.deepcopy(self).eval().requires_grad_(False)
+    other.backbone, other.fast = FastHRNet(self.backbone, joined=True).to(memory_format=torch.channels_last), True
+    return other
+
+@patch
+def fastest(self:PoseNetwork): # in training mode, or on devices where it was not tried: this very network
+    "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
+    tensors = [*self.parameters(), *self.buffers()]
+    if self.training or self.fast or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
+    state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
+    with self.making:
+        if self.made is None or self.made[0] != state: self.made = state, self.optimize()
+        return self.made[1]
+
 class FastLogoCap(LogoCap):
     "A LogoCap arranged for speed, for evaluation only: `predict`, `fields` and all stages as before, up to rounding."
     fast = True
