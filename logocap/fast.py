@@ -120,11 +120,13 @@ class Exchange(nn.Module):
 
 # %% ../nbs/08b_fast.ipynb #fast0010
 class FastHRNet(nn.Module):
-    "HRNet in fewer passes: B×3×H×W → its four branches B×C_i×H/2^(i+2)×W/2^(i+2), which `HRNet` would enlarge and concatenate."
+    "HRNet in fewer passes: B×3×H×W → its four branches B×C_i×H/2^(i+2)×W/2^(i+2), which `HRNet` would enlarge and concatenate; or what comes of that."
     def __init__(self,
         net:nn.Module, # HRNet
+        joined:bool=False, # enlarged and concatenated, as `HRNet` gives them: B×15·width×H/4×W/4
     ):
         super().__init__()
+        self.joined = joined
         birth = lambda t: fused(*(t[0] if isinstance(t[0], nn.Sequential) else t)[:2])
         self.first = nn.Sequential(fused(net.conv1, net.bn1), fused(net.conv2, net.bn2), *map(Residual, net.layer1))
         self.births = nn.ModuleList(map(birth, (*net.transition1, net.transition2[2], net.transition3[3])))
@@ -135,7 +137,7 @@ class FastHRNet(nn.Module):
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         xs = [self.births[0](x)]
         for birth, stage in zip(self.births[1:], self.stages): xs = stage([*xs, birth(x if len(xs) == 1 else xs[-1])])
-        return xs
+        return torch.cat([xs[0], *(enlarge([x], xs[0].shape[-2:]) for x in xs[1:])], 1) if self.joined else xs
 
 # %% ../nbs/08b_fast.ipynb #fast0012
 def bilinear_matrix(
@@ -176,14 +178,15 @@ class FastHeads(nn.Module):
         heatmap_head:nn.Sequential, # as `pointwise_head` makes it
         offset_head:nn.Sequential, # the same
         embedding_head:nn.Sequential, # as `embedding_head` makes it
-        dtype:torch.dtype=torch.float32, # of the wide layers; the last ones stay float32, because places are read off them
+        dtype:torch.dtype=torch.float32, # of the embedding; heat maps and offsets stay float32, because places are read off them
     ):
         super().__init__()
-        self.heatmap_mix, self.offset_mix, self.embedding = (Mixed(*fold(*head[:2])).to(dtype) for head in (heatmap_head, offset_head, embedding_head))
-        self.heatmap_last, self.offset_last = (fused(head[3], relu=False).float() for head in (heatmap_head, offset_head))
+        self.heatmap_mix, self.offset_mix, self.embedding = (Mixed(*fold(*head[:2])) for head in (heatmap_head, offset_head, embedding_head))
+        self.heatmap_last, self.offset_last = (fused(head[3], relu=False) for head in (heatmap_head, offset_head))
+        self.embedding.to(dtype)
 
-    def heatmaps(self, xs): return self.heatmap_last(self.heatmap_mix(xs).float())
-    def offsets(self, xs): return self.offset_last(self.offset_mix(xs).float())
+    def heatmaps(self, xs): return self.heatmap_last(self.heatmap_mix([x.float() for x in xs]))
+    def offsets(self, xs): return self.offset_last(self.offset_mix([x.float() for x in xs]))
 
     def offsets_at(self,
         xs:list, # B×C_i×h_i×w_i
@@ -199,8 +202,8 @@ class FastHeads(nn.Module):
             read = lambda cx, cy: x.permute(0, 2, 3, 1)[torch.arange(x.shape[0], device=x.device)[:, None], cy, cx].float()
             row = lambda cy: torch.lerp(read(low[..., 0], cy), read(high[..., 0], cy), share[..., 0, :])
             features.append(torch.lerp(row(low[..., 1]), row(high[..., 1]), share[..., 1, :]))
-        first, last = torch.cat([c.weight for c in self.offset_mix.convs], 1)[..., 0, 0].float(), self.offset_last
-        return F.linear(F.relu(F.linear(torch.cat(features, -1), first, self.offset_mix.convs[0].bias.float())), last.weight[..., 0, 0], last.bias)
+        first, last = torch.cat([c.weight for c in self.offset_mix.convs], 1)[..., 0, 0], self.offset_last
+        return F.linear(F.relu(F.linear(torch.cat(features, -1), first, self.offset_mix.convs[0].bias)), last.weight[..., 0, 0], last.bias)
 
 # %% ../nbs/08b_fast.ipynb #fast0016
 def _short_convolution(m, points):
@@ -283,17 +286,18 @@ class FusedMessagePassing(nn.Module):
     cells_first = False
     def __init__(self,
         cmp:nn.Sequential, # MessagePassing; stays as it is
-        dtype:torch.dtype, # of the convolutions
+        dtype:torch.dtype, # of the convolutions; the last one stays float32, because maxima are looked for in what it gives
     ):
         super().__init__()
         self.norm = MixedAffine(cmp[4]) if hasattr(cmp[4], 'attention') else None
         middle = fused(cmp[3], relu=False) if self.norm else fused(cmp[3], cmp[4])
-        self.convs = nn.ModuleList([fused(cmp[0], cmp[1]), middle, fused(cmp[6], cmp[7]), fused(cmp[9], relu=False)]).to(dtype=dtype, memory_format=torch.channels_last)
+        self.convs = nn.ModuleList([fused(cmp[0], cmp[1]), middle, fused(cmp[6], cmp[7])]).to(dtype=dtype, memory_format=torch.channels_last)
+        self.last = fused(cmp[9], relu=False)
 
     def forward(self, kem):
         x = self.convs[1](self.convs[0](kem.contiguous(memory_format=torch.channels_last)))
         if self.norm: x = self.norm(x.permute(0, 2, 3, 1).flatten(1, 2), 1).relu_().unflatten(1, kem.shape[-2:]).permute(0, 3, 1, 2)
-        return self.convs[3](self.convs[2](x))
+        return self.last(self.convs[2](x).float())
 
 # %% ../nbs/08b_fast.ipynb #fast0020
 def _axis(at, side, cells, size, prior=None):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import SHARED
 from logocap.coco import CocoFolder, average_precision, network_input
-from logocap.model import LEVELS, LogoCap, detect, detect_split
+from logocap.model import LEVELS, FastLogoCap, LogoCap, detect, detect_split
 from logocap.tables import make_table1
 
 CASES = SHARED/'parity'/'cases.json'
@@ -75,6 +75,16 @@ def test_table1(flip_test, parity, tmp_path):
     # no reference for the bound: our own numbers, so that its window, matching and ranking stay what they are
     assert abs(made['rows']['Emp. Bound']['AP'] - (36.5 if flip_test else 79.3)) < .3
     assert abs(made['perfect_ranking']['AP'] - (38.0 if flip_test else 80.3)) < .3
+
+
+@pytest.mark.parametrize('flip_test', (False, True))
+def test_table1_in_bfloat16(flip_test, parity, tmp_path, monkeypatch):
+    "Within a fifth of a point of the rows in float32; the bound, which only asks whether truth lies in the window, jumps when one keypoint of twelve pictures crosses an edge."
+    make = lambda name: make_table1(parity/'coco', 'val2017', parity/'w8.pth.tar', tmp_path/name, short_side=256, flip_test=flip_test, device='cpu')['rows']
+    high = make('high')
+    monkeypatch.setattr(LogoCap, 'optimize', lambda model: FastLogoCap(model, torch.bfloat16))
+    low = make('low')
+    for row, limit in (('Baseline', .2), ('Emp. Bound', 1), ('LOGO-CAP', .2)): assert abs(low[row]['AP'] - high[row]['AP']) < limit, row
 
 
 @pytest.mark.parametrize('flip_test', (False, True))
