@@ -20,6 +20,10 @@ from conf import cfg
 
 PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 11: 'Results', 13: 'Play', 20: 'Prior arts'}  # first floor → part
 MORE = {'Results': ['report', 'models'], 'Play': ['commands'], 'Reference': ['glossary', 'differences', 'api/index']}
+REPORT = {'table1': '', 'bound': 'The empirical bound against the side of its window.', 'ablations': '', 'intervals': '', 'table2': '', 'table3': '', 'table4': '',
+          'errors': 'The same as bars.', 'figure2': 'AP against pictures a second. Left the paper\'s Table 4, right LOGO-CAP and its initial poses here, with the short side of the input at each point.',
+          'figure4': 'Above, poses over pictures at equal distances from the split; below, the keypoint of each whose similarity to the truth changed most, before → after.',
+          'prior': ''}  # what `make tables` leaves, in the order of the report; words of a figure
 BLOB = f'{cfg["git_url"]}/blob/{cfg["branch"]}'
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 TABLE = re.compile(r'(?:^\|.*\|\n)(?:^\|[-:| ]+\|\n)(?:^\|.*\|\n?)+', re.M)
@@ -246,19 +250,24 @@ def stored_tables(
 def report_page(
     source:Path, # folder of the pages, for the figures
 ) -> str: # Markdown
-    "The reproduction report: what `make tables` left in tables/ (its report.md, else all of it), or the tables in the stored notebooks."
+    "The reproduction report: the tables and figures that `make tables` left in tables/, or the tables in the stored notebooks."
     text = '# Reproduction report\n\nTables and figures of the paper, made by this code, beside the paper\'s own numbers. '
-    folder = ROOT/'tables'
-    made = [folder/'report.md'] if (folder/'report.md').is_file() else sorted(folder.glob('*.md'))
-    if not made:
+    folder, order = ROOT/'tables', list(REPORT)
+    if not list(folder.glob('*.md')):
         text += 'Nothing has been written to `tables/` where this page was built, so it shows what the notebooks hold; `make tables` measures anew. [The model card](models.md) has the ablations.\n\n'
         return text + ''.join(map(stored_tables, [ROOT/'nbs/index.ipynb', *notebooks()]))
     text += 'They were found in `tables/` when this page was built.\n\n'
-    tables = '\n\n'.join(re.sub(r'^(#+ )', r'#\1', f.read_text(encoding='utf-8'), flags=re.M) for f in made)
-    tables = re.sub(r'(?<!!)\[([^\]]*)\]\((?!https?:|#)[^)]*\)', r'\1', tables)  # other files of the folder are not on the site
-    for file in sorted(p for p in folder.iterdir() if p.suffix in ('.png', '.svg')):
-        if f']({file.name})' not in tables: tables += f'\n\n## Figure: {file.stem}\n\n![The figure {file.stem}, drawn from the tables above]({file.name})\n'
-    return text + with_pictures(tables, folder, source)
+    made = {p.stem for p in folder.iterdir() if p.suffix in ('.md', '.png')}
+    for name in sorted(made, key=lambda n: (order.index(n) if n in order else len(order), n)):
+        if (table := folder/f'{name}.md').is_file():
+            words = re.sub(r'^(#+ )', r'#\1', table.read_text(encoding='utf-8'), flags=re.M)
+            words = re.sub(r'(?<!!)\[([^\]]*)\]\((?!https?:|#)[^)]*\)', r'\1', words)  # other files of the folder are not on the site
+            text += re.sub(r'^How it was made:\n\n(```json\n.*?\n```)', r'<details><summary>How it was made</summary>\n\n\1\n\n</details>', words, flags=re.M | re.S) + '\n\n'
+        if (folder/f'{name}.png').is_file():
+            if number := re.fullmatch(r'figure(\d+)', name): text += f'## Figure {number[1]}\n\n'
+            says = REPORT.get(name) or f'The figure {name}.'
+            text += f'{says}\n\n![{says}]({name}.png)\n\n'
+    return with_pictures(text, folder, source)
 
 
 def stage(

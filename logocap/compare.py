@@ -15,8 +15,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, input_size, network_input, read_image, whole_file, write_json
-from .hrnet import find_weights
-from .model import detect, load_network, read_checkpoint
+from .model import detect, load_network
 from .tables import (Detector, detection_files, detections_of, file_hash, network_facts, options_of, over_seeds, paper, paper_rows, points, provenance)
 
 # %% ../nbs/11b_compare.ipynb #524e50b1
@@ -211,12 +210,12 @@ def weighted_ap(
     weights:np.ndarray, # B×images: how often each image counts
 ) -> np.ndarray: # B, in points of 100
     "COCO's AP of each of B draws of images."
-    recalls, people = np.linspace(0, 1, 101), weights @ matches['people']
-    counts, ap = weights[:, matches['image']].astype(float), np.zeros(len(weights))
-    if not matches['image'].size: return ap
+    recalls, people, ap = np.linspace(0, 1, 101), weights @ matches['people'], np.zeros(len(weights))
     for hit, miss in zip(matches['hit'], matches['miss']):
-        tp, fp = (counts * hit).cumsum(1), (counts * miss).cumsum(1)
-        precision = np.maximum.accumulate((tp / (tp + fp + np.spacing(1)))[:, ::-1], 1)[:, ::-1]
+        counted = np.flatnonzero(hit | miss) # precision is highest, and recall grows, at hits: nothing else is looked at
+        hits, counts = hit[counted], weights[:, matches['image'][counted]]
+        tp, found = counts[:, hits].cumsum(1), counts.cumsum(1)[:, hits]
+        precision = np.maximum.accumulate((tp / (found + np.spacing(1)))[:, ::-1], 1)[:, ::-1]
         for b, (r, p) in enumerate(zip(tp / people[:, None], precision)):
             at = np.searchsorted(r, recalls, side='left')
             ap[b] += p[at[at < len(p)]].sum() / 101
@@ -320,15 +319,16 @@ def time_in_turns(
     inputs:list, # pairs of `network_input`, of one size
     flip_test:bool=False, # average with the mirrored picture
 ) -> tuple: # name → median milliseconds a picture; name → mean GFLOP a picture
-    "Times of single pictures, the networks taking turns, and the operations of convolutions and matrix products."
+    "Times of single pictures, the networks as `optimize` arranges them and taking turns; operations of convolutions and matrix products of the networks as they are."
     from torch.utils.flop_counter import FlopCounterMode
-    times, flops = {name: [] for name in readers}, {}
+    times, flops, fast = {name: [] for name in readers}, {}, {model: model.optimize() for model, _ in readers.values()}
     for name, (model, level) in readers.items():
-        with FlopCounterMode(display=False) as counter: # not timed; prepares the convolutions, too
+        detect(fast[model], *(t[None] for t in inputs[0]), flip_test, (level,)) # not timed; prepares the convolutions
+        with FlopCounterMode(display=False) as counter:
             for x, matrix in inputs: detect(model, x[None], matrix[None], flip_test, (level,))
         flops[name] = counter.get_total_flops() / len(inputs) / 1e9
     for x, matrix in inputs:
-        for name, (model, level) in readers.items(): times[name].append(_time(model, x, matrix, flip_test, level))
+        for name, (model, level) in readers.items(): times[name].append(_time(fast[model], x, matrix, flip_test, level))
     return {name: float(np.median(t)) for name, t in times.items()}, flops
 
 # %% ../nbs/11b_compare.ipynb #9d04c7a2
@@ -339,25 +339,25 @@ def measure_prior(
     timed:int=12, # pictures, of the most frequent size
 ) -> dict: # rows: name → split → mean, spread, per_seed; ms, gflop; over: how much LOGO-CAP is better; provenance
     "Prior arts and LOGO-CAP side by side (see `PRIOR_ROWS`); raises as `load_network` does."
-    start, main, by_method, rows, runs = time.time(), next(iter(detectors.values())), {}, {}, {}
-    for w in networks: by_method.setdefault(read_checkpoint(find_weights(w))[1].get('method', 'logocap'), []).append(w)
-    for split, d in detectors.items():
-        ids = d.image_ids()
-        for method, weights in by_method.items():
-            mine = {level: name for name, (m, level) in PRIOR_ROWS.items() if m == method}
-            for w in weights:
-                for level, results in detections_of(d, w, tuple(mine)).items():
-                    rows.setdefault(mine[level], {}).setdefault(split, {})[str(w)] = average_precision(d.folder.coco, results, ids)
-                    if d is main: runs.setdefault(mine[level], []).append(results)
+    start, main, first, rows, runs = time.time(), next(iter(detectors.values())), {}, {}, {}
+    for w in networks:
+        side, _, method = network_facts(main, w) # reads the network, once for all splits
+        first.setdefault(method, (w, side))
+        mine = {level: name for name, (m, level) in PRIOR_ROWS.items() if m == method}
+        for split, d in detectors.items():
+            d.last = main.last
+            for level, results in detections_of(d, w, tuple(mine)).items():
+                rows.setdefault(mine[level], {}).setdefault(split, {})[str(w)] = average_precision(d.folder.coco, results, d.image_ids())
+                if d is main: runs.setdefault(mine[level], []).append(results)
     rows = {name: {split: dict(zip(('mean', 'spread'), over_seeds(list(seeds.values()))), per_seed=seeds) for split, seeds in rows[name].items()} for name in PRIOR_ROWS if name in rows}
-    ids, folder, sides = main.image_ids(), main.folder, {name: network_facts(main, by_method[PRIOR_ROWS[name][0]][0])[0] for name in rows}
+    ids, folder, least = main.image_ids(), main.folder, min(side for _, side in first.values())
     draw = {name: bootstrap_ap(folder.coco, ids, runs[name], draws) for name in rows if 'LOGO-CAP' in rows}
     for name in draw: rows[name]['over'] = paired_difference(draw['LOGO-CAP'], draw[name])
-    shape = {i: input_size(folder.coco.imgs[i]['width'], folder.coco.imgs[i]['height'], min(sides.values())) for i in ids}
+    shape = {i: input_size(folder.coco.imgs[i]['width'], folder.coco.imgs[i]['height'], least) for i in ids}
     usual = Counter(shape.values()).most_common(1)[0][0]
-    alike = [network_input(folder.image_path(i), min(sides.values())) for i in ids if shape[i] == usual][:timed]
-    first = {m: load_network(w[0], main.device) for m, w in by_method.items()}
-    for kind, values in zip(('ms', 'gflop'), time_in_turns({name: (first[PRIOR_ROWS[name][0]], PRIOR_ROWS[name][1]) for name in rows}, alike, main.flip_test)):
+    alike = [network_input(folder.image_path(i), least) for i in ids if shape[i] == usual][:timed]
+    plain = {m: load_network(w, main.device) for m, (w, _) in first.items()}
+    for kind, values in zip(('ms', 'gflop'), time_in_turns({name: (plain[m], level) for name, (m, level) in PRIOR_ROWS.items() if name in rows}, alike, main.flip_test)):
         for name, v in values.items(): rows[name][kind] = v
     return dict(rows=rows, provenance=provenance(main, networks, len(ids), options_of(main, networks[0], draws=draws, timed=len(alike)), time.time() - start))
 

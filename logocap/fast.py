@@ -120,11 +120,13 @@ class Exchange(nn.Module):
 
 # %% ../nbs/08b_fast.ipynb #fast0010
 class FastHRNet(nn.Module):
-    "HRNet in fewer passes: B×3×H×W → its four branches B×C_i×H/2^(i+2)×W/2^(i+2), which `HRNet` would enlarge and concatenate."
+    "HRNet in fewer passes: B×3×H×W → its four branches B×C_i×H/2^(i+2)×W/2^(i+2), which `HRNet` would enlarge and concatenate; or what comes of that."
     def __init__(self,
         net:nn.Module, # HRNet
+        joined:bool=False, # enlarged and concatenated, as `HRNet` gives them: B×15·width×H/4×W/4
     ):
         super().__init__()
+        self.joined = joined
         birth = lambda t: fused(*(t[0] if isinstance(t[0], nn.Sequential) else t)[:2])
         self.first = nn.Sequential(fused(net.conv1, net.bn1), fused(net.conv2, net.bn2), *map(Residual, net.layer1))
         self.births = nn.ModuleList(map(birth, (*net.transition1, net.transition2[2], net.transition3[3])))
@@ -135,7 +137,7 @@ class FastHRNet(nn.Module):
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         xs = [self.births[0](x)]
         for birth, stage in zip(self.births[1:], self.stages): xs = stage([*xs, birth(x if len(xs) == 1 else xs[-1])])
-        return xs
+        return torch.cat([xs[0], *(enlarge([x], xs[0].shape[-2:]) for x in xs[1:])], 1) if self.joined else xs
 
 # %% ../nbs/08b_fast.ipynb #fast0012
 def bilinear_matrix(

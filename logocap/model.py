@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'ABLATIONS', 'poses_from_fields', 'Network', 'our_name', 'rows', 'read_widths', 'read_checkpoint',
-           'facts_of', 'Poses', 'detect', 'PoseNetwork', 'LogoCap', 'prior_method', 'load_network', 'stream_poses',
-           'read_ahead', 'predict_poses', 'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device', 'command',
-           'save_drawing', 'predict_command']
+           'facts_of', 'Poses', 'check_levels', 'detect', 'PoseNetwork', 'LogoCap', 'prior_method', 'load_network',
+           'stream_poses', 'read_ahead', 'predict_poses', 'FastLogoCap', 'SplitInputs', 'detect_split', 'check_device',
+           'command', 'save_drawing', 'predict_command']
 
 # %% ../nbs/09_model.ipynb #75ed2de5
-import functools, importlib, json, math, os, pkgutil, sys, threading, time, warnings
+import copy, functools, importlib, json, math, os, pkgutil, sys, threading, time, warnings
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 from .coco import (FORMATS, CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
@@ -24,7 +25,7 @@ from .center_offset import (find_centers, initial_poses, pointwise_head, score_p
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
-from .fast import FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby, keep_memory
+from .fast import FastHRNet, FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby, keep_memory
 
 # %% ../nbs/09_model.ipynb #4013eafc
 LEVELS = ('none', 'partial', 'full')  # initial poses; arg max of the attraction maps; the whole method
@@ -197,6 +198,14 @@ class Poses:
         return show_poses(keypoints, None if self.image is None else read_image(self.image, upright=True), ax=ax, **kwargs)
 
 # %% ../nbs/09_model.ipynb #f630f6f0
+def check_levels(
+    network:nn.Module, # `PoseNetwork`
+    levels:tuple, # that it is to read out
+):
+    "Raises ValueError for a level that a network does not have."
+    for level in levels:
+        if level not in (*network.levels, *network.more_levels): raise ValueError(f'level {level!r}: there are {", ".join(network.levels)}')
+
 def detect(
     network:nn.Module, # `PoseNetwork` in evaluation mode
     inputs:torch.Tensor, # B×3×H×W normalised pictures
@@ -204,12 +213,13 @@ def detect(
     flip_test:bool=True, # average with the mirrored pictures
     levels:tuple=None, # some of the network's levels, for LOGO-CAP of ABLATIONS too; None: its default. The convolutions are run once for all of them
 ) -> dict: # level → B pairs of keypoints people×17×3 in px of the picture and scores, as arrays, best first
-    "People of a batch of network inputs at one or more levels, duplicates suppressed, in pixels of their pictures."
+    "People of a batch of network inputs at one or more levels, duplicates suppressed, in pixels of their pictures; raises as `check_levels` does."
+    check_levels(network, levels := levels or network.levels[-1:])
     parameter, found = next(network.parameters()), {}
     back = invert_affine(matrices.to(parameter.device))[:, None, None]
     with torch.inference_mode():
-        fields = getattr(network, 'lean_fields', network.fields)(inputs.to(parameter), flip_test)
-        for level, out in network.poses_of(fields, inputs.shape[-2:], levels or network.levels[-1:]).items():
+        fields = (network.lean_fields if getattr(network, 'fast', False) else network.fields)(inputs.to(parameter), flip_test)
+        for level, out in network.poses_of(fields, inputs.shape[-2:], levels).items():
             keep = suppress_duplicates(out['poses'], out['scores'], out['valid']) if network.suppress else out['valid']
             xy = transform_points(out['poses'][..., :2], back)
             keep, poses, scores = (t.cpu().numpy() for t in (keep, torch.cat([xy, out['poses'][..., 2:]], -1), out['scores']))
@@ -219,11 +229,14 @@ def detect(
 
 # %% ../nbs/09_model.ipynb #b7d0a9e1
 class PoseNetwork(nn.Module):
-    "The face of a network of any method, which adds `backbone` (an HRNet), `widths` (its arguments), `fields`, `poses_of` and `read_widths` as `LogoCap` has them."
+    "The face of a network of any method, which adds `backbone` (an HRNet), `widths` (its arguments), `WIDTHS`, `fields` and `poses_of` as `LogoCap` has them."
     method, weights = 'logocap', None # its name; which embedded weights are its default, None: the first of all
-    levels = ('full',) # what it can read out, the default last
+    levels, more_levels = ('full',), () # what it can read out, the default last; and what only the tables ask for
+    WIDTHS = dict(width='backbone.transition1.0.0.weight', stem='backbone.conv1.weight') # an argument → the tensor that has so many rows
     short_side, candidates, window = 512, 30, 11 # of the input, px, that the weights were made for; people looked at in a picture; cells of the local window
     suppress = True # leave out poses that repeat a better one
+    fast = False # whether `optimize` made it
+    made, making = None, threading.Lock() # the fast network that `predict` runs, and the state it was made of; one thread at a time
     @classmethod
     def from_pretrained(cls,
         file=None, # .pth.tar as released, training checkpoint, .safetensors, or a name of `embedded_weights`; None: the method's default
@@ -233,55 +246,51 @@ class PoseNetwork(nn.Module):
         file = find_weights(cls.weights if file is None else file)
         return _filled(cls, *read_checkpoint(file), file, device)
 
+    @classmethod
+    def read_widths(cls, tensors, file): return {width: rows(tensors, name, file, cls.__name__) for width, name in cls.WIDTHS.items()} # raises as `rows` does
+
     def save_pretrained(self,
         file, # .safetensors, or .safetensors.gz to have it packed
         half:bool=False, # kernels in float16; vectors (batch norms, biases) stay float32
         bits:int=None, # kernels in whole numbers of so many bits, see `to_whole_numbers`; None: not
     ):
         "Write the weights and what `facts_of` tells of them, whole or not at all."
+        if self.fast: raise ValueError('a fast network is not written to files: save the network that it was made of')
         write_safetensors(file, {n: t.half() if half and t.dim() > 1 else t for n, t in self.state_dict().items()}, facts_of(self), bits)
 
-    def optimize(self): return self # a method that has no faster arrangement
-    def fastest(self): return self # what `predict` runs
-    def predict(self,
-        images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
-        flip_test:bool=True, # average with the mirrored picture
-        short_side:int=None, # of the network input, px; None: what the weights were made for
-        level:str=None, # one of `levels`; None: the default
-        batch_size:int=4, # pictures at a time, as far as their input sizes agree
-    ): # `Poses`, or a list of them for a list
-        "The people of a picture or of a list of pictures, in px of the pictures; raises as `predict_poses` does."
-        several = isinstance(images, (list, tuple))
-        poses = predict_poses(self.fastest(), images if several else [images], flip_test, short_side, level, batch_size)
-        return poses if several else poses[0]
+    def lean_fields(self, images, flip_test=False): return self.fields(images, flip_test) # what the fast network reads poses from
+    def __getstate__(self): return {n: v for n, v in self.__dict__.items() if n != 'made'} # copies make their own
 
 # %% ../nbs/09_model.ipynb #db3b0c54
+@patch
+def predict(self:PoseNetwork,
+    images, # path, PIL image or H×W×3 uint8 RGB array, or a list of them
+    flip_test:bool=True, # average with the mirrored picture
+    short_side:int=None, # of the network input, px; None: what the weights were made for
+    level:str=None, # one of `levels`; None: the default
+    batch_size:int=4, # pictures at a time, as far as their input sizes agree
+): # `Poses`, or a list of them for a list
+    "The people of a picture or of a list of pictures, in px of the pictures; raises as `predict_poses` does."
+    several = isinstance(images, (list, tuple))
+    poses = predict_poses(self.fastest(), images if several else [images], flip_test, short_side, level, batch_size)
+    return poses if several else poses[0]
+
 class LogoCap(Network, PoseNetwork):
     "LOGO-CAP with weights and a face: `from_pretrained`, `predict`, `optimize`, `save_pretrained`; arguments as `Network`."
-    levels = LEVELS
+    levels, more_levels = LEVELS, tuple(ABLATIONS)
     read_widths = staticmethod(read_widths)
-    made, making = None, threading.Lock() # the fast network that `predict` runs, and the state it was made of; one thread at a time
     def poses_of(self,
         fields:tuple, # of `fields`
         size:tuple, # H, W of the network input
         levels:tuple, # some of LEVELS and ABLATIONS
         trim:bool=True, # only as many candidates as the busiest picture has
     ) -> dict: # level → dictionary of poses B×N×17×3 (x, y in input px, score), scores B×N, valid B×N and more
-        "People at one or more levels, from the same maps; raises ValueError for an unknown level."
+        "People at one or more levels, from the same maps."
         kept = {}
         return {level: poses_from_fields(*fields, self.cmp, size, level, trim, kept, self.candidates, self.window, self.fast) for level in levels}
 
     def optimize(self, dtype=torch.float32, compile=False): return FastLogoCap(self, dtype, compile)
-    def fastest(self): # FastLogoCap; in training mode, in a subclass, on devices where it was not tried: this very network
-        "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
-        tensors = [*self.parameters(), *self.buffers()]
-        if self.training or type(self) is not LogoCap or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
-        state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
-        with self.making:
-            if self.made is None or self.made[0] != state: self.made = state, self.optimize()
-            return self.made[1]
-
-    def __getstate__(self): return {n: v for n, v in self.__dict__.items() if n != 'made'} # copies make their own
+    def fastest(self): return super().fastest() if type(self) is LogoCap else self # a subclass may do otherwise what FastLogoCap does
 
 # %% ../nbs/09_model.ipynb #3f5d8a60
 def _filled(cls, tensors, about, file, device):
@@ -385,6 +394,24 @@ def predict_poses(
     return found
 
 # %% ../nbs/09_model.ipynb #9df81559
+@patch
+def optimize(self:PoseNetwork): # of the same class
+    "A copy for evaluation only, its backbone arranged for the machine; the rest stays as the method has it."
+    if self.fast: raise ValueError('this is the fast network already: optimize the network that it was made of')
+    other = copy.deepcopy(self).eval().requires_grad_(False)
+    other.backbone, other.fast = FastHRNet(self.backbone, joined=True).to(memory_format=torch.channels_last), True
+    return other
+
+@patch
+def fastest(self:PoseNetwork): # in training mode, or on devices where it was not tried: this very network
+    "The fast network that `predict` runs: made at the first picture, and anew when weights (not through `.data`), device or settings have changed."
+    tensors = [*self.parameters(), *self.buffers()]
+    if self.training or self.fast or tensors[0].device.type not in ('cpu', 'cuda') or tensors[0].dtype != torch.float32: return self
+    state = [self.candidates, self.window, self.short_side, *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)]
+    with self.making:
+        if self.made is None or self.made[0] != state: self.made = state, self.optimize()
+        return self.made[1]
+
 class FastLogoCap(LogoCap):
     "A LogoCap arranged for speed, for evaluation only: `predict`, `fields` and all stages as before, up to rounding."
     fast = True
@@ -405,7 +432,6 @@ class FastLogoCap(LogoCap):
     def fields(self, images, flip_test=False): return self.convolutions.fields(images, flip_test)
     def lean_fields(self, images, flip_test=False): return self.convolutions.lean_fields(images, flip_test)
     def optimize(self, dtype=torch.float32, compile=False): raise ValueError('this is the fast network already: optimize the network that it was made of')
-    def save_pretrained(self, file, **options): raise ValueError('a fast network is not written to files: save the network that it was made of')
 
 # %% ../nbs/09_model.ipynb #74393601
 class SplitInputs(torch.utils.data.Dataset):
@@ -576,7 +602,7 @@ def predict_command(
     network = load_network(weights, check_device(device))
     if dtype != 'float32' and not isinstance(network, LogoCap): raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
     model = network.optimize() if dtype == 'float32' else network.optimize(torch.bfloat16)
-    if (level := level or model.levels[-1]) not in model.levels: raise ValueError(f'level {level!r}: there are {", ".join(model.levels)}')
+    check_levels(model, (level := level or model.levels[-1],))
     side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
     faults, people, results, start, found = [], 0, 0, time.perf_counter(), stream_poses(model, files, flip_test, side, level, batch_size)
     if draw: found = _draw_behind(found, draw, Counter(f.stem for f in files), threshold)

@@ -238,7 +238,7 @@ def prior_note(
     made, record = next(iter(table['rows'].values())), table['provenance']
     seeds = max(len(m['per_seed']) for m in made.values() if isinstance(m, dict) and 'per_seed' in m)
     return (f'{record["data"]["images"]} images of {record["data"]["split"]}; mean ± standard deviation over {seeds} training seeds. ms: median of {record["options"]["timed"]} single pictures, the methods in turns, '
-            f'every network as its room writes it, on {record["machine"]["threads"]} thread{"s" * (record["machine"]["threads"] > 1)} ({record["machine"]["device"]}). GFLOP: convolutions and matrix products, two operations a multiplication with its addition. '
+            f'every network as `optimize` arranges it, on {record["machine"]["threads"]} thread{"s" * (record["machine"]["threads"] > 1)} ({record["machine"]["device"]}). GFLOP: convolutions and matrix products of the networks as their rooms write them, two operations a multiplication with its addition. '
             f'In brackets: 95 % interval, paired bootstrap, {record["options"]["draws"]} draws of the images.')
 
 # %% ../nbs/11c_report.ipynb #9906bc31

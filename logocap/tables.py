@@ -94,7 +94,7 @@ class Scales(nn.Module):
     ):
         super().__init__()
         self.network, self.scales = network, scales
-        self.short_side, self.widths, self.levels, self.suppress = network.short_side, network.widths, network.levels, network.suppress
+        self.short_side, self.widths, self.levels, self.more_levels, self.suppress = network.short_side, network.widths, network.levels, network.more_levels, network.suppress
 
     def poses_of(self, *args): return self.network.poses_of(*args)
 
@@ -162,7 +162,7 @@ class Detector:
         self.batch_size, self.workers, self.device, self.fresh, self.limit = batch_size, workers, check_device(device), fresh, limit
         self.made, self.computed = set(), 0 # files written by this object, pictures that went through a network
         self.last = None, None # checkpoint and network loaded last
-        self.seen = {} # checkpoint → its own short side and width
+        self.seen = {} # checkpoint → its own short side, width and method
 
     def load(self,
         weights, # checkpoint or name of embedded weights
@@ -170,7 +170,7 @@ class Detector:
         "The network, on its device; its short side is the one in use; raises as `load_network` does."
         if self.last[0] != weights:
             model = load_network(weights, self.device).optimize()
-            self.seen[weights] = model.short_side, model.widths['width']
+            self.seen[weights] = model.short_side, model.widths['width'], model.method
             model.short_side = model.short_side if self.short_side is None else self.short_side
             self.last = weights, model if self.scales == (1,) else Scales(model, self.scales).eval()
         return self.last[1]
@@ -186,11 +186,11 @@ class Detector:
 def network_facts(
     detector:Detector, # with its options
     weights, # checkpoint or name of embedded weights
-) -> tuple: # short side in use, px; width of its HRNet
+) -> tuple: # short side in use, px; width of its HRNet; method
     "What the tables say of a network, which is loaded for that once at most; raises as `LogoCap.from_pretrained` does."
     if weights not in detector.seen: detector.load(weights)
-    own, width = detector.seen[weights]
-    return own if detector.short_side is None else detector.short_side, width
+    own, width, method = detector.seen[weights]
+    return own if detector.short_side is None else detector.short_side, width, method
 
 # %% ../nbs/11_tables.ipynb #89c6b47a
 def detection_files(

@@ -229,9 +229,15 @@ class Method:
     "What a method brings to training; everything else is the same for all."
     network:type # a `PoseNetwork`
     losses:object # function with the parameters of `logocap_losses` → dictionary of scalars, their sum being total
-    widths:object = dict # function: the recipe's widths → arguments of the network
+    widths:object = dict # function: the recipe's widths → arguments of the network; others are left out
     flat:tuple = ('heatmap_head.3', 'offset_head.3') # layers that begin near 0
     idle:object = lambda recipe: () # function: recipe → parts that these losses leave as they are
+    def build(self,
+        widths:dict, # of a recipe
+    ) -> PoseNetwork: # with weights by chance
+        "A network with those of a recipe's widths that it knows."
+        known = inspect.signature(self.network).parameters
+        return self.network(**{k: w for k, w in self.widths(widths).items() if k in known})
 
 def find_method(
     name:str, # logocap, or a module of `logocap.prior`
@@ -365,7 +371,7 @@ def start_model(
     "A fresh network: seeded weights, the backbone's from a file if there is one; raises as `load_backbone` does."
     torch.manual_seed(seed)
     method = find_method(recipe.method)
-    model = method.network(**method.widths(recipe.widths))
+    model = method.build(recipe.widths)
     for layer in map(model.get_submodule, method.flat): # begin with flat maps: most of a heat map is 0
         nn.init.normal_(layer.weight, std=1e-3)
         nn.init.zeros_(layer.bias)
@@ -411,7 +417,7 @@ def train(
                 if points[recipe.levels[-1]] >= best: best = points[recipe.levels[-1]]; model.save_pretrained(out/'best.safetensors')
             if procs.rank == 0 and (end or step % save_every == 0): save_checkpoint(out/'checkpoint.pt', model, optimizer, step, best)
             if end and step < until: raise KeyboardInterrupt(f'stopped after step {step} of {steps}; the same command goes on from there')
-    if procs.rank == 0 and until == steps: model.save_pretrained(out/'model.safetensors')
+    if procs.rank == 0 and until == steps and not (start == steps and (out/'model.safetensors').is_file()): model.save_pretrained(out/'model.safetensors') # of a finished run it may have learnt something since
     procs.close()
     return model
 
@@ -552,7 +558,7 @@ class Monitor:
 def train_command(
     data:str='people', # folder in COCO's layout, or people: drawn ones
     split:str='train2017', # training split of the folder
-    method:str='logocap', # what to train: logocap, or a prior art: centernet
+    method:str='logocap', # what to train: logocap, or a prior art: centernet, dekr, associative-embedding
     preset:str='people', # paper_w32, paper_w48, people, people_aligned or people_baseline
     out:str=None, # folder of the run
     steps:int=None, # of the whole run; default: the preset's epochs

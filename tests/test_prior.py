@@ -1,11 +1,13 @@
 "Prior arts: trained, broken off and gone on with, read, put into the table, by the commands."
 import gzip
 import json
+import pkgutil
 import pytest
 import torch
 from test_commands import fails
+import logocap.prior
 from logocap.hrnet import embedded_weights
-from logocap.model import load_network
+from logocap.model import _parser, load_network
 from logocap.training import train_command
 
 
@@ -17,6 +19,16 @@ def test_trains_and_goes_on(tmp_path, method):
     whole, broken = (load_network(tmp_path/out/'model.safetensors') for out in ('whole', 'broken'))
     assert whole.method == method.replace('-', '_')
     for name, tensor in whole.state_dict().items(): assert torch.equal(tensor, broken.state_dict()[name]), name
+    if method == 'dekr': # what the finished network has learnt since stays, when the command is given again
+        torch.nn.init.ones_(whole.rescoring[-1].weight)
+        whole.save_pretrained(tmp_path/'whole'/'model.safetensors')
+        train_command(method=method, out=str(tmp_path/'whole'), size=64, batch_size=2, seed=3, device='cpu', steps=2)
+        assert load_network(tmp_path/'whole'/'model.safetensors').rescoring[-1].weight.eq(1).all()
+
+
+def test_help():
+    said = ''.join(_parser(train_command.__wrapped__).format_help().split())
+    for method in ('logocap', *(m.name for m in pkgutil.iter_modules(logocap.prior.__path__))): assert method.replace('_', '-') in said, method
 
 
 def test_embedded_networks():

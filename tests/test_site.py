@@ -252,10 +252,14 @@ def test_report_and_model_cards_appear_when_they_are_there(tmp_path, monkeypatch
     cards = build.models_page(tmp_path)
     assert f'[data]({build.BLOB}/data/README.md), [people](01_people.ipynb) and ![a curve](weights-curve.png)' in cards and (tmp_path/'weights-curve.png').read_bytes() == b'curve'
     (tmp_path/'tables').mkdir()
+    (tmp_path/'tables/ablations.md').write_text('# Ablations\n\nHow it was made:\n\n```json\n{\n}\n```\n')
     (tmp_path/'tables/table1.md').write_text('# Table 1\n\n| a |\n|---|\n| 1 |\n\n[more](table1.json)\n')
-    (tmp_path/'tables/bound.png').write_bytes(b'picture')
+    for name in ('bound.png', 'figure4.png', 'figure4.svg', 'other.png'): (tmp_path/'tables'/name).write_bytes(b'picture')
     report = build.report_page(tmp_path)
     assert '## Table 1\n\n| a |' in report and 'table1.json' not in report
+    assert '<details><summary>How it was made</summary>\n\n```json\n{\n}\n```\n\n</details>' in report
+    places = [report.index(part) for part in ('## Table 1', '](tables-bound.png)', '## Ablations', '## Figure 4', '](tables-figure4.png)', '](tables-other.png)')]
+    assert places == sorted(places) and '.svg' not in report
     assert '](tables-bound.png)' in report and (tmp_path/'tables-bound.png').read_bytes() == b'picture'
 
 

@@ -10,7 +10,7 @@ import logocap.model
 from logocap.adaptation import attract, reweigh
 from logocap.center_offset import suppress_duplicates
 from logocap.coco import CocoFolder, average_precision, network_input
-from logocap.model import ABLATIONS, LEVELS, FastLogoCap, LogoCap, detect, detect_split, poses_from_fields, stream_poses
+from logocap.model import ABLATIONS, LEVELS, FastLogoCap, LogoCap, detect, detect_split, load_network, poses_from_fields, stream_poses
 from logocap.tables import Scales, own_data
 
 CASES = SHARED/'parity'/'cases.json'
@@ -106,6 +106,28 @@ def test_small_pictures(size):
         for flip_test in (False, True):
             a, b = model(x, flip_test), fast(x, flip_test)
             for stage in ('heatmaps', 'offsets', 'embedding', 'centers', 'initial', 'kam', 'scores'): assert (a[stage] - b[stage]).abs().max() <= 1e-3 * a[stage].abs().max(), stage
+
+
+@pytest.mark.parametrize('method', ('centernet', 'dekr', 'associative_embedding'))
+def test_prior_arts(method, drawn):
+    "The same people in the same places; of equal peaks another one may be taken."
+    model, (x, matrices) = load_network(f'{method}-21'), (t[:4] for t in drawn)
+    fast = model.optimize()
+    for flip_test in (False, True):
+        with torch.inference_mode(): theirs, ours = (m.poses_of(fields(x, flip_test), x.shape[-2:], m.levels) for m, fields in ((model, model.fields), (fast, getattr(fast, 'lean_fields', fast.fields))))
+        for level in model.levels:
+            a, b = theirs[level], ours[level]
+            assert torch.equal(a['valid'], b['valid']) and a['valid'].sum() > 10
+            assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
+            assert (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) < .01)[a['valid']]).float().mean() >= .99
+    image = np.full((64, 80, 3), 128, np.uint8)
+    model.predict(image, False, 64), model.predict(image, False, 64)
+    made = model.made[1]
+    assert made is model.fastest() and made.fast and type(made) is type(model) and not model.fast
+    model.candidates = 7
+    assert model.fastest() is not made and model.fastest().candidates == 7
+    for refused in (made.optimize, lambda: made.save_pretrained('fast.safetensors')):
+        with pytest.raises(ValueError, match='the network that it was made of'): refused()
 
 
 def test_batches(fast, drawn):

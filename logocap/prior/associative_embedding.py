@@ -14,7 +14,7 @@ from ..coco import FLIP
 from ..hrnet import HRNet
 from ..center_offset import pointwise_head, sample_maps, sample_own_maps, unflip_mean, upsample
 from ..losses import heatmap_loss
-from ..model import PoseNetwork, rows
+from ..model import PoseNetwork
 from ..training import Method
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220004
@@ -41,9 +41,12 @@ def find_peaks(
 ) -> tuple: # peaks B×17×N×3 (x, y in px of the upsampled maps, height), highest first; their tags B×17×N×D
     "The N highest peaks of each keypoint's heat map by 5×5 non-maximum suppression, with their tags; what is no peak has height 0."
     h, w = upsampled.shape[-2:]
-    best = F.max_pool2d(upsampled, 5, 1, 2, return_indices=True)[1] # of equals, the first
-    peak = best == torch.arange(h * w, device=upsampled.device).view(h, w)
-    height, index = torch.where(peak, upsampled, 0.).flatten(2).topk(n)
+    padded = F.pad(upsampled, (2, 2, 2, 2), value=-torch.inf)
+    two = padded[..., :-1].maximum(padded[..., 1:]) # the higher of a pixel and the next one along x
+    five = two[..., :-3].maximum(two[..., 2:-1]).maximum(padded[..., 4:])
+    before = five[..., :h, :].maximum(five[..., 1:h + 1, :]).maximum(two[..., 2:-2, :w]) # two rows above, two pixels to the left
+    after = five[..., 3:h + 3, :].maximum(five[..., 4:, :]).maximum(two[..., 2:-2, 3:])
+    height, index = torch.where((upsampled > before) & (upsampled >= after), upsampled, 0.).flatten(2).topk(n) # of equals, the first
     xy = torch.stack([index % w, index // w], -1).to(upsampled)
     cells = (xy + .5) / 4 - .5
     own = sample_maps(tags.flatten(0, 1), cells.flatten(0, 1)).unflatten(0, tags.shape[:2])
@@ -117,11 +120,14 @@ def read_again(
 ) -> torch.Tensor: # B×P×17×3
     "Missing keypoints at the highest pixel that has about the person's tag."
     (h, w), d = upsampled.shape[-2:], means.shape[-1]
-    b, p, k = (valid[..., None] & (poses[..., 2] == 0)).nonzero(as_tuple=True) # a row each; in place, because there may be hundreds of maps
-    value = upsample(tags.flatten(1, 2), (h, w)).unflatten(1, (17, d))[b, k].sub_(means[b, p][..., None, None]).square_().sum(1).sqrt_().round_().neg_()
-    value += (maps := upsampled[b, k])
-    index = value.flatten(1).argmax(1, keepdim=True)
-    found = torch.cat([index % w, index // w, maps.flatten(1).gather(1, index)], 1)
+    b, p, k = (valid[..., None] & (poses[..., 2] == 0)).nonzero(as_tuple=True) # a row each; in place and in few passes, because there may be hundreds of maps
+    own = upsample(tags.flatten(1, 2), (h, w)).unflatten(1, (17, d)).flatten(0, 1).index_select(0, 17 * b + k).sub_(means[b, p][..., None, None])
+    far, maps = own[:, 0].abs_() if d == 1 else own.norm(dim=1), upsampled.flatten(0, 1).index_select(0, 17 * b + k)
+    value = far.round_().neg_().add_(maps)
+    rows = torch.arange(len(b), device=b.device)
+    y = value.amax(2).argmax(1) # the first row that holds the highest value, and its first pixel that does
+    x = value[rows, y].argmax(1)
+    found = torch.stack([x.to(maps), y.to(maps), maps[rows, y, x]], 1)
     return poses.index_put((b, p, k), torch.where(found[:, 2:] > 0, found, 0.))
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220013
@@ -148,6 +154,7 @@ def tag_poses(
 class AssociativeEmbedding(PoseNetwork):
     "Associative embedding at one scale: heat maps and tags; arguments as `Network`."
     method, weights, suppress = 'associative_embedding', 'associative_embedding-21', False
+    WIDTHS = dict(PoseNetwork.WIDTHS, c1='heatmap_head.0.weight', c2='tag_head.0.weight')
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps
@@ -170,15 +177,9 @@ class AssociativeEmbedding(PoseNetwork):
         return unflip_mean(self.heatmap_head(f), b, flip_test, unflip), tags
 
     def poses_of(self, fields, size, levels=('full',), trim=True):
-        for level in levels:
-            if level not in self.levels: raise ValueError(f'level {level!r}: there are {", ".join(self.levels)}')
         out = tag_poses(*fields, size, self.candidates, trim)
         return {level: out for level in levels}
 
-    @staticmethod
-    def read_widths(tensors, file):
-        names = dict(width='backbone.transition1.0.0.weight', c1='heatmap_head.0.weight', c2='tag_head.0.weight', stem='backbone.conv1.weight')
-        return {width: rows(tensors, name, file, 'associative embedding') for width, name in names.items()}
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae22001b
 def associative_embedding_losses(
@@ -198,4 +199,4 @@ def associative_embedding_losses(
         heat = heatmap_loss(heatmaps.float(), targets['heatmaps'][:, :17], targets['heatmap_weight'], recipe.variant)
     return dict(heatmaps=heat, pull=pull, push=push, total=heat + pull + push)
 
-METHOD = Method(AssociativeEmbedding, associative_embedding_losses, lambda widths: {k: w for k, w in widths.items() if k in ('width', 'c1', 'c2', 'stem')}, ('heatmap_head.3',))
+METHOD = Method(AssociativeEmbedding, associative_embedding_losses, flat=('heatmap_head.3',))

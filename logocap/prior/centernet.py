@@ -13,7 +13,7 @@ from ..hrnet import HRNet
 from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses, unflip_heatmaps, unflip_mean, unflip_offsets, upsample
 from ..adaptation import pose_scores
 from ..losses import fast_loss
-from ..model import PoseNetwork, rows
+from ..model import PoseNetwork
 from ..training import Method
 
 # %% ../../nbs/20_centernet.ipynb #c0a10005
@@ -56,6 +56,7 @@ def match_peaks(
 class CenterNet(PoseNetwork):
     "CenterNet for poses (*Objects as Points*): heat maps and offsets, read at two levels; arguments as `Network`."
     method, weights, levels = 'centernet', 'centernet-21', ('none', 'matched')
+    WIDTHS = dict(PoseNetwork.WIDTHS, c1='heatmap_head.0.weight', c2='offset_head.0.weight')
     def __init__(self,
         width:int=32, # W of HRNet
         c1:int=32, # channels before the heat maps
@@ -78,7 +79,6 @@ class CenterNet(PoseNetwork):
         if trim: centers, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (centers, valid)) # best first
         own, found = score_poses(up, initial_poses(centers, offsets), centers), {}
         for level in levels:
-            if level not in self.levels: raise ValueError(f'level {level!r}: there are {", ".join(self.levels)}')
             poses = own
             if level == 'matched':
                 xy, height = match_peaks(own[..., :2], find_peaks(heatmaps[:, :17]))
@@ -87,10 +87,6 @@ class CenterNet(PoseNetwork):
             found[level] = dict(poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
         return found
 
-    @staticmethod
-    def read_widths(tensors, file):
-        names = dict(width='backbone.transition1.0.0.weight', c1='heatmap_head.0.weight', c2='offset_head.0.weight', stem='backbone.conv1.weight')
-        return {width: rows(tensors, name, file, 'CenterNet') for width, name in names.items()}
 
 # %% ../../nbs/20_centernet.ipynb #c0a1000b
 def centernet_losses(
@@ -104,4 +100,4 @@ def centernet_losses(
     "Losses of heat maps and offsets."
     return fast_loss(*model.fields(images), targets, recipe.variant, across=across)
 
-METHOD = Method(CenterNet, centernet_losses, lambda widths: {k: w for k, w in widths.items() if k in ('width', 'c1', 'c2', 'stem')})
+METHOD = Method(CenterNet, centernet_losses)
