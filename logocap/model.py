@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
-from fastcore.basics import patch
+try: from fastcore.basics import patch
+except ImportError: patch = lambda method: setattr(method.__annotations__['self'], method.__name__, method) # a model can be built and trained without fastcore
 from PIL import Image
 from torch import nn
 from .coco import (FORMATS, CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
