@@ -459,6 +459,13 @@ class SplitInputs(torch.utils.data.Dataset):
         order = sorted(groups, key=lambda wh: -wh[0] * wh[1])
         return [groups[wh][i:i + size] for wh in order for i in range(0, len(groups[wh]), size)]
 
+def _arranged(network, dtype):
+    "The fast network of these weights, in a process that is here for nothing else."
+    if dtype not in ('float32', 'bfloat16'): raise ValueError(f'dtype {dtype!r}: there are float32, bfloat16')
+    if dtype != 'float32' and not isinstance(network, LogoCap): raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
+    keep_memory()
+    return network.optimize() if dtype == 'float32' else network.optimize(torch.bfloat16)
+
 # %% ../nbs/09_model.ipynb #a2d3a6fe
 def detect_split(
     model:PoseNetwork, # the network, on any device
@@ -595,14 +602,10 @@ def predict_command(
 ):
     "Find the poses of people on pictures; writes COCO results and pictures with skeletons. Names pictures that cannot be read, and goes on."
     from tqdm import tqdm
-    files, out = _pictures(images), check_output(out)
+    files, out, beside = _pictures(images), check_output(out), Path(out).with_suffix('.faults.json')
     if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
-    if dtype not in ('float32', 'bfloat16'): raise ValueError(f'dtype {dtype!r}: there are float32, bfloat16')
-    keep_memory()
-    network = load_network(weights, check_device(device))
-    if dtype != 'float32' and not isinstance(network, LogoCap): raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
-    model = network.optimize() if dtype == 'float32' else network.optimize(torch.bfloat16)
+    model = _arranged(load_network(weights, check_device(device)), dtype)
     check_levels(model, (level := level or model.levels[-1],))
     side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
     faults, people, results, start, found = [], 0, 0, time.perf_counter(), stream_poses(model, files, flip_test, side, level, batch_size)
@@ -619,7 +622,6 @@ def predict_command(
                 people, results = people + (r['score'] >= threshold), results + 1
         text.write('\n]\n' if results else '[]\n')
     print(f'{people} people of score {threshold} or more, {results} results on {len(files) - len(faults)} pictures, {len(files) / (time.perf_counter() - start):.1f} a second: {out}' + (f', drawn in {draw}' if draw else ''))
-    beside = out.with_suffix('.faults.json')
     if not faults: return beside.unlink(missing_ok=True)
     write_json(beside, faults)
     raise ValueError(f'{len(faults)} of {len(files)} pictures left out, see {beside}')
