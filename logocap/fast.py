@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['fold', 'one_pass', 'FusedConv', 'fused', 'Residual', 'Exchange', 'FastHRNet', 'bilinear_matrix', 'enlarge', 'Mixed',
            'FastHeads', 'WindowConv', 'MixedAffine', 'FastMessagePassing', 'FusedMessagePassing', 'heatmap_windows',
-           'highest_nearby', 'adapt_windows', 'embedding_windows', 'FastNetwork']
+           'highest_nearby', 'adapt_windows', 'embedding_windows', 'keep_memory', 'FastNetwork']
 
 # %% ../nbs/08b_fast.ipynb #fast0002
-import functools
+import ctypes, functools
 import numpy as np
 import torch
 from torch import nn
@@ -369,6 +369,15 @@ def embedding_windows(
     values = F.embedding_bag(cells.flatten(0, -2), table, mode='sum', per_sample_weights=weights.flatten(0, -2)).to(embedding.dtype)
     values = values.view(*at.shape[:4], -1) # the 17 keypoints' channels side by side
     return values.permute(*((2, 3, 4, 0, 1) if cells_first else (0, 1, 4, 2, 3)))
+
+# %% ../nbs/08b_fast.ipynb #fast0041
+def keep_memory(
+    megabytes:int=1024, # at most
+) -> bool: # whether this system's C library can be asked to
+    "Freed memory stays with this process, for the next picture, instead of going back to the system."
+    try: mallopt = ctypes.CDLL(None).mallopt # glibc's
+    except (AttributeError, OSError, TypeError): return False
+    return bool(mallopt(-3, 2**25) and mallopt(-1, min(megabytes, 2047) * 2**20)) # M_MMAP_THRESHOLD, of which 32 MB is the most there is; M_TRIM_THRESHOLD
 
 # %% ../nbs/08b_fast.ipynb #fast0026
 class FastNetwork(nn.Module):

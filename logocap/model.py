@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
-from fastcore.basics import patch
+try: from fastcore.basics import patch
+except ImportError: patch = lambda method: setattr(method.__annotations__['self'], method.__name__, method) # a model can be built and trained without fastcore
 from PIL import Image
 from torch import nn
 from .coco import (FORMATS, CocoFolder, check_output, coco_results, input_size, invert_affine, network_input, read_image, show_poses, transform_points, whole_file, write_json)
@@ -25,7 +26,7 @@ from .center_offset import (find_centers, initial_poses, pointwise_head, score_p
 from .kem import embedding_head, global_kem, global_mesh, local_kem, local_mesh
 from .cmp import MessagePassing, attraction_maps
 from .adaptation import adapt, attract_locally, pose_scores
-from .fast import FastHRNet, FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby
+from .fast import FastHRNet, FastMessagePassing, FastNetwork, FusedMessagePassing, adapt_windows, embedding_windows, heatmap_windows, highest_nearby, keep_memory
 
 # %% ../nbs/09_model.ipynb #4013eafc
 LEVELS = ('none', 'partial', 'full')  # initial poses; arg max of the attraction maps; the whole method
@@ -458,6 +459,13 @@ class SplitInputs(torch.utils.data.Dataset):
         order = sorted(groups, key=lambda wh: -wh[0] * wh[1])
         return [groups[wh][i:i + size] for wh in order for i in range(0, len(groups[wh]), size)]
 
+def _arranged(network, dtype):
+    "The fast network of these weights, in a process that is here for nothing else."
+    if dtype not in ('float32', 'bfloat16'): raise ValueError(f'dtype {dtype!r}: there are float32, bfloat16')
+    if dtype != 'float32' and not isinstance(network, LogoCap): raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
+    keep_memory()
+    return network.optimize() if dtype == 'float32' else network.optimize(torch.bfloat16)
+
 # %% ../nbs/09_model.ipynb #a2d3a6fe
 def detect_split(
     model:PoseNetwork, # the network, on any device
@@ -589,14 +597,15 @@ def predict_command(
     flip_test:bool=True, # average with the mirrored picture
     level:str=None, # LOGO-CAP has none: initial poses; partial: arg max of the attraction maps; full: the method. Default: the method
     batch_size:int=4, # pictures at a time, as far as their input sizes agree
+    dtype:str='float32', # of LOGO-CAP's convolutions; bfloat16: faster on processors that have units for it
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
     "Find the poses of people on pictures; writes COCO results and pictures with skeletons. Names pictures that cannot be read, and goes on."
     from tqdm import tqdm
-    files, out = _pictures(images), check_output(out)
+    files, out, beside = _pictures(images), check_output(out), Path(out).with_suffix('.faults.json')
     if len(files) == 1 and not files[0].is_file(): raise FileNotFoundError(f'{files[0]}: no such picture')
     if draw: check_output(Path(draw)/'any.png')
-    model = load_network(weights, check_device(device)).optimize()
+    model = _arranged(load_network(weights, check_device(device)), dtype)
     check_levels(model, (level := level or model.levels[-1],))
     side = min(input_size(1, 1, model.short_side if short_side is None else short_side)) # says what is wrong with it, if anything, once and for all pictures
     faults, people, results, start, found = [], 0, 0, time.perf_counter(), stream_poses(model, files, flip_test, side, level, batch_size)
@@ -613,7 +622,6 @@ def predict_command(
                 people, results = people + (r['score'] >= threshold), results + 1
         text.write('\n]\n' if results else '[]\n')
     print(f'{people} people of score {threshold} or more, {results} results on {len(files) - len(faults)} pictures, {len(files) / (time.perf_counter() - start):.1f} a second: {out}' + (f', drawn in {draw}' if draw else ''))
-    beside = out.with_suffix('.faults.json')
     if not faults: return beside.unlink(missing_ok=True)
     write_json(beside, faults)
     raise ValueError(f'{len(faults)} of {len(files)} pictures left out, see {beside}')

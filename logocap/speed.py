@@ -106,8 +106,7 @@ def random_network(
 ): # a `PoseNetwork` in evaluation mode
     "A network of the released widths with random weights, all of whose candidates count."
     torch.manual_seed(seed)
-    how = find_method(method)
-    model = how.network(**how.widths(dict(dict(width=width, c1=48 if width == 48 else 32), **widths)))
+    model = find_method(method).build(dict(dict(width=width, c1=48 if width == 48 else 32), **widths))
     model.short_side, model.candidates = 640 if width == 48 else 512, people
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for m in norms: m.momentum = 1.

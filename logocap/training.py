@@ -232,6 +232,12 @@ class Method:
     widths:object = dict # function: the recipe's widths → arguments of the network; others are left out
     flat:tuple = ('heatmap_head.3', 'offset_head.3') # layers that begin near 0
     idle:object = lambda recipe: () # function: recipe → parts that these losses leave as they are
+    def build(self,
+        widths:dict, # of a recipe
+    ) -> PoseNetwork: # with weights by chance
+        "A network with those of a recipe's widths that it knows."
+        known = inspect.signature(self.network).parameters
+        return self.network(**{k: w for k, w in self.widths(widths).items() if k in known})
 
 def find_method(
     name:str, # logocap, or a module of `logocap.prior`
@@ -365,7 +371,7 @@ def start_model(
     "A fresh network: seeded weights, the backbone's from a file if there is one; raises as `load_backbone` does."
     torch.manual_seed(seed)
     method = find_method(recipe.method)
-    model = method.network(**{k: w for k, w in method.widths(recipe.widths).items() if k in inspect.signature(method.network).parameters})
+    model = method.build(recipe.widths)
     for layer in map(model.get_submodule, method.flat): # begin with flat maps: most of a heat map is 0
         nn.init.normal_(layer.weight, std=1e-3)
         nn.init.zeros_(layer.bias)
