@@ -9,7 +9,7 @@ __all__ = ['DTYPES', 'METHODS', 'PARTS', 'take_turns', 'summary', 'matrix_produc
            'measure_training', 'speed_table', 'measure_all', 'show_speed_of', 'speed_command']
 
 # %% ../nbs/12_speed.ipynb #speed0002
-import copy, importlib.util, json, platform, time
+import copy, ctypes, importlib.util, json, platform, time
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from .coco import check_output, network_input, write_json, whole_file
 from .center_offset import find_centers, initial_poses, suppress_duplicates, upsample
-from .fast import embedding_windows, heatmap_windows, highest_nearby
+from .fast import embedding_windows, heatmap_windows, highest_nearby, keep_memory
 from .kem import global_kem, global_mesh, local_kem, local_mesh
 from .cmp import attraction_maps
 from .adaptation import attract, pose_scores, read_out, reweigh
@@ -282,8 +282,10 @@ def peak_memory(
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try: Path('/proc/self/clear_refs').write_text('5')
-    except OSError: return None
+    try:
+        ctypes.CDLL(None).malloc_trim(0) # what was freed goes back to the system, or it would count
+        Path('/proc/self/clear_refs').write_text('5')
+    except (AttributeError, OSError, TypeError): return None
     run()
     return int(next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM')).split()[1]) / 2**10
 
@@ -483,6 +485,7 @@ def speed_command(
     if parts and 'onnx' in parts and missing: raise ValueError(f"no {' and no '.join(missing)} on this machine: pip install 'logocap[export]'")
     parts = tuple(parts or (p for p in PARTS if p != 'onnx' or not missing))
     out = check_output(Path(out)/'speed.json').parent
+    keep_memory() # as logocap-predict does
     made = measure_all(widths, parts, (height, width), rounds, check_device(device), tuple(kinds[d] for d in dtypes or ()), compile)
     print(speed_table(made))
     if {'stages', 'growth'} & set(parts):
