@@ -14,13 +14,12 @@ from pathlib import Path
 import torch
 from torch import nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 from ..coco import SKELETON, CocoFolder, normalize, oks
 from ..hrnet import HRNet
 from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses, unflip_heatmaps, unflip_mean, unflip_offsets
 from ..adaptation import pose_scores
 from ..losses import fast_loss
-from ..model import PoseNetwork, check_device, command
+from ..model import PoseNetwork, check_device, command, patch
 from ..training import CocoSamples, DrawnSamples, Method, Recipe, collate
 
 # %% ../../nbs/21_dekr.ipynb #de210004
