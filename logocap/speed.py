@@ -114,6 +114,7 @@ def random_network(
     for m in norms: m.momentum = .1
     nn.init.constant_(model.heatmap_head[-1].bias, 2.)
     if method == 'logocap': nn.init.constant_(model.cmp[-1].bias, .5)
+    if method == 'associative_embedding': nn.init.zeros_(model.tag_head[-1].weight) # equal tags: the peaks are shared out among 30 people
     return model.to(device, memory_format=torch.channels_last).eval()
 
 # %% ../nbs/12_speed.ipynb #speed0009
