@@ -22,8 +22,8 @@ setup(
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Natural Language :: English',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Image Recognition'],
     packages=[*find_packages(include=[cfg['lib_name'], f'{cfg["lib_name"]}.*']), f'{cfg["lib_name"]}.data'],
-    package_dir={f'{cfg["lib_name"]}.data': 'data'},  # of the data only the paper's tables travel in a wheel
-    package_data={cfg['lib_name']: ['weights/*'], f'{cfg["lib_name"]}.data': ['paper_tables.json']},
+    package_dir={f'{cfg["lib_name"]}.data': 'data'},  # of the data only the paper's tables and one record of times travel in a wheel
+    package_data={cfg['lib_name']: ['weights/*'], f'{cfg["lib_name"]}.data': ['paper_tables.json', 'speed.json']},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'docs', 'export')},

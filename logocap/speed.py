@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'METHODS', 'PARTS', 'take_turns', 'summary', 'matrix_product', 'copying', 'measure_ceilings', 'quick_dtypes',
-           'random_network', 'stages_of', 'work_of', 'floors', 'noise', 'measure_single', 'measure_onnx',
-           'measure_stages', 'behind_backbone', 'straight_line', 'peak_memory', 'measure_growth', 'measure_heads',
+           'random_network', 'stages_of', 'work_of', 'floors', 'noise', 'measure_single', 'measure_stages',
+           'behind_backbone', 'straight_line', 'measure_onnx', 'peak_memory', 'measure_growth', 'measure_heads',
            'measure_training', 'speed_table', 'measure_all', 'show_speed_of', 'speed_command']
 
 # %% ../nbs/12_speed.ipynb #speed0002
@@ -25,7 +25,7 @@ from .adaptation import attract, pose_scores, read_out, reweigh
 from .model import FastLogoCap, LogoCap, check_device, command, detect
 from .export import PACKAGES, onnx_predictor
 from .training import DrawnSamples, TrainingStep, collate, find_method, one_step, preset_recipe
-from .tables import code_hash, paper_rows
+from .tables import code_hash, own_data
 
 # %% ../nbs/12_speed.ipynb #speed0004
 def take_turns(
@@ -223,18 +223,6 @@ def measure_single(
         rows += [dict(network=n, dtype=d, flip_test=flip_test, **summary(seconds[f'{n} {d}'], seconds['unit'])) for n, d in networks]
     return rows
 
-# %% ../nbs/12_speed.ipynb #speed0036
-def measure_onnx(
-    model, # a LogoCap, not a fast one
-    size:tuple=(512, 768), # H, W
-    rounds:int=5, # of each
-    flip_test:bool=True, # average with the mirrored picture
-) -> list: # network, dtype, flip_test, ms …, products
-    "One picture in ONNX Runtime, on the CPU whatever the model's device; raises ValueError where it is missing."
-    predict, image = onnx_predictor(copy.deepcopy(model).cpu(), flip_test, False), noise(size) # of random weights' poses many are ties
-    seconds = take_turns(dict(unit=matrix_product(), onnx=lambda: predict(image, min(size))), rounds)
-    return [dict(network='ONNX Runtime', dtype='float32', flip_test=flip_test, **summary(seconds['onnx'], seconds['unit']))]
-
 # %% ../nbs/12_speed.ipynb #speed0017
 def measure_stages(
     model, # a LogoCap, not a fast one
@@ -272,6 +260,17 @@ def straight_line(
     x, ms = (np.array([r[key] for r in rows], float) for key in (name, 'ms'))
     each, fixed = np.polyfit(x, ms, 1)
     return dict(ms_each=float(each), ms_fixed=float(fixed), off=float(np.abs((each * x + fixed) / ms - 1).max()))
+
+def measure_onnx(
+    model, # a LogoCap, not a fast one
+    size:tuple=(512, 768), # H, W
+    rounds:int=5, # of each
+    flip_test:bool=True, # average with the mirrored picture
+) -> list: # network, dtype, flip_test, ms …, products
+    "One picture in ONNX Runtime, on the CPU whatever the model's device; raises ValueError where it is missing."
+    predict, image = onnx_predictor(copy.deepcopy(model).cpu(), flip_test, False), noise(size) # of random weights' poses many are ties
+    seconds = take_turns(dict(unit=matrix_product(), onnx=lambda: predict(image, min(size))), rounds)
+    return [dict(network='ONNX Runtime', dtype='float32', flip_test=flip_test, **summary(seconds['onnx'], seconds['unit']))]
 
 # %% ../nbs/12_speed.ipynb #speed0018
 def peak_memory(
@@ -422,7 +421,7 @@ def measure_all(
         if 'training' in parts and n == 0: part['training'] = measure_training(width, at[0], few, device, dtypes=dtypes)
         for r in part.get('single', ()): # Table 4's row is float32
             if r['network'] == 'fast' and r['flip_test']: rows[f'LOGO-CAP-W{width}' + ('' if r['dtype'] == 'float32' else f' ({r["dtype"]})')] = {k: r[k] for k in ('ms', 'products', 'dtype')}
-    machine = dict(system=platform.platform(), processor=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(), device=torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else str(device))
+    machine = dict(system=f'{platform.system()} {platform.machine()}', processor=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(), device=torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else str(device))
     record = dict(versions={p: version(p) for p in ('logocap', 'torch')}, code_sha256=code_hash(), options=dict(size=list(size), rounds=rounds, candidates=30, weights='random'),
                   machine=machine, seconds=round(time.time() - start, 1), finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
     return dict(rows=rows, ceilings=ceilings, widths=made, provenance=record)
@@ -457,7 +456,7 @@ def show_speed_of(
         ax.legend(fontsize=8)
     rows = growth['batches']
     axes[2].plot([r['pictures'] for r in rows], [r['pictures_a_second'] for r in rows], 'o-')
-    axes[2].set(title='batches, without flip test', xlabel='pictures at a time', ylabel='pictures a second', ylim=(0, None))
+    axes[2].set(title='batches, without flip test', xlabel='pictures at a time', ylabel='pictures a second', ylim=(0, 1.1 * max(r['pictures_a_second'] for r in rows)))
 
 # %% ../nbs/12_speed.ipynb #speed0024
 @command
