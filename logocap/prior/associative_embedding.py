@@ -180,7 +180,6 @@ class AssociativeEmbedding(PoseNetwork):
         out = tag_poses(*fields, size, self.candidates, trim)
         return {level: out for level in levels}
 
-
 # %% ../../nbs/22_associative_embedding.ipynb #ae22001b
 def associative_embedding_losses(
     model:AssociativeEmbedding, # the network

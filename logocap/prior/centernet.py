@@ -87,7 +87,6 @@ class CenterNet(PoseNetwork):
             found[level] = dict(poses=poses, scores=scores, valid=valid & (scores > 0) & scores.isfinite())
         return found
 
-
 # %% ../../nbs/20_centernet.ipynb #c0a1000b
 def centernet_losses(
     model:CenterNet, # the network
