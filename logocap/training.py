@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'LOGOCAP', 'Recipe', 'preset_recipe', 'check_recipe', 'learning_rate', 'random_transform',
-           'square_transform', 'CocoSamples', 'DrawnSamples', 'collate', 'batch_plan', 'last_step', 'logocap_losses',
-           'Method', 'find_method', 'TrainingStep', 'save_checkpoint', 'load_checkpoint', 'trim_log', 'Processes',
-           'load_backbone', 'start_model', 'train', 'one_step', 'validate', 'Interruption', 'explained', 'open_run',
-           'Monitor', 'train_command']
+           'square_transform', 'mirrored_points', 'mirrored_sample', 'CocoSamples', 'DrawnSamples', 'collate',
+           'batch_plan', 'last_step', 'logocap_losses', 'Method', 'find_method', 'TrainingStep', 'save_checkpoint',
+           'load_checkpoint', 'trim_log', 'Processes', 'load_backbone', 'start_model', 'train', 'one_step', 'validate',
+           'Interruption', 'explained', 'open_run', 'Monitor', 'train_command']
 
 # %% ../nbs/10_training.ipynb #1bcb564c
 import inspect, json, math, os, re, signal, sys, threading, time
@@ -41,7 +41,8 @@ class Recipe:
     aligned:bool = False # targets that respect the half pixel
     adaptation:bool = True # False: the centre-offset network alone
     window:int = 11 # m, cells a side of the local window
-    augment:bool = True # warp and mirror
+    warp:bool = True # zoom, turn and shift the images of a folder
+    mirror:bool = True # mirror every other image
     hardest:float = .5 # fraction of the run after which drawn people are at full difficulty
     mixed:bool = False # drawn people of all difficulties up to that of the moment
     method:str = 'logocap' # what is trained, a name of `find_method`
@@ -56,9 +57,9 @@ _SMALL = dict(width=8, stem=16, c1=16, c2=32, c3=16, cmp_widths=(64, 48, 32))
 PRESETS = dict(
     paper_w32=Recipe(dict(width=32)),
     paper_w48=Recipe(dict(width=48, c1=48), size=640),
-    people=Recipe(_SMALL, size=256, batch_size=8, epochs=4, lr=2e-3, milestones=(.7, .9), warmup=50, augment=False),
-    people_aligned=Recipe(_SMALL, size=256, batch_size=8, epochs=4, lr=2e-3, milestones=(.7, .9), warmup=50, augment=False, aligned=True),
-    people_baseline=Recipe(_SMALL, size=256, batch_size=8, epochs=4, lr=2e-3, milestones=(.7, .9), warmup=50, augment=False, adaptation=False))
+    people=Recipe(_SMALL, size=256, batch_size=8, epochs=4, lr=2e-3, milestones=(.7, .9), warmup=50, warp=False),
+    people_aligned=Recipe(_SMALL, size=256, batch_size=8, epochs=4, lr=2e-3, milestones=(.7, .9), warmup=50, warp=False, aligned=True),
+    people_baseline=Recipe(_SMALL, size=256, batch_size=8, epochs=4, lr=2e-3, milestones=(.7, .9), warmup=50, warp=False, adaptation=False))
 
 def preset_recipe(
     name:str, # one of PRESETS
@@ -95,29 +96,52 @@ def learning_rate(
 # %% ../nbs/10_training.ipynb #2039cf72
 def random_transform(
     rng:np.random.Generator, # source of chance
-    width:int, # of the picture, px
-    height:int, # of the picture, px
-    size:int, # side of the square, px
-) -> tuple: # 2×3 affine matrix picture px → square px, its scale, mirrored or not
-    "The released augmentation: one affine map to a square."
-    short = min(width, height)
-    scale = size / short * rng.uniform(.75, 1.5)
+    width:int, # of the image, px
+    height:int, # of the image, px
+    size:int, # side of the square network input, px
+) -> np.ndarray: # 2×3 affine matrix, image px → input px
+    "The released augmentation but for the mirror: zoom, turn and shift (§4 as released)."
+    side = min(width, height) * rng.uniform(.75, 1.5) # of the crop, px of the image
     angle = math.radians(rng.uniform(-30, 30))
-    center = np.array([width, height]) / 2 + rng.uniform(-40, 40, 2) * short / 200
-    linear = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    matrix = np.concatenate([linear, (size / 2 - linear @ center)[:, None]], 1)
-    mirrored = rng.random() < .5
-    if mirrored: matrix = np.array([[-1, 0], [0, 1]]) @ matrix + [[0, 0, size - 1], [0, 0, 0]]
-    return matrix, scale, mirrored
+    reach = int(40 / 200 * side)
+    center = np.array([int(width / 2 + .5), int(height / 2 + .5)]) + rng.integers(-reach, reach + 1, 2)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    linear = size / side * turn
+    return np.concatenate([linear, (size / 2 - linear @ center)[:, None]], 1)
 
 def square_transform(
-    width:int, # of the picture, px
-    height:int, # of the picture, px
-    size:int, # side of the square, px
-) -> tuple: # 2×3 affine matrix picture px → square px, its scale, False
-    "No augmentation: the whole picture in the square, centre onto centre."
+    width:int, # of the image, px
+    height:int, # of the image, px
+    size:int, # side of the square network input, px
+) -> np.ndarray: # 2×3 affine matrix, image px → input px
+    "No augmentation: the whole image in the square, center onto center."
     scale = size / max(width, height)
-    return np.array([[scale, 0, (size - scale * width) / 2], [0, scale, (size - scale * height) / 2]]), scale, False
+    return np.array([[scale, 0, (size - scale * width) / 2], [0, scale, (size - scale * height) / 2]])
+
+# %% ../nbs/10_training.ipynb #b5f4d19e
+def mirrored_points(
+    points:torch.Tensor, # …×2 or more: x, y, …, input px
+    size:int, # side of the square network input, px
+    aligned:bool=False, # mirror pixels; False: cells of stride 4, as released
+) -> torch.Tensor: # the same with x mirrored
+    "Points of a mirrored image, where its targets are to be drawn."
+    last = size - 1 if aligned else size - 4 # the last cell begins at the last pixel but three
+    x = last - points[..., :1]
+    return torch.cat([x, points[..., 1:]], -1)
+
+def mirrored_sample(
+    sample:dict, # of a dataset below
+    aligned:bool=False, # as in `mirrored_points`
+) -> dict: # the same, mirrored
+    "A sample as it is in a mirror: left keypoints are right ones there."
+    size = sample['image'].shape[1]
+    people = mirrored_points(sample['people'], size, aligned)[:, list(FLIP)]
+    return dict(
+        sample,
+        image=sample['image'].flip(1),
+        people=people,
+        centers=mirrored_points(sample['centers'], size, aligned),
+        ignore=sample['ignore'].flip(1))
 
 # %% ../nbs/10_training.ipynb #a9675488
 class CocoSamples(torch.utils.data.Dataset):
@@ -127,26 +151,51 @@ class CocoSamples(torch.utils.data.Dataset):
         recipe:Recipe, # size and augmentation
         seed:int=0, # of all chance
     ):
-        self.folder, self.recipe, self.seed, self.ids = folder, recipe, seed, folder.image_ids()
+        self.folder, self.recipe, self.seed = folder, recipe, seed
+        self.ids = sorted({a['image_id'] for a in folder.coco.anns.values()})
 
     def __len__(self): return len(self.ids)
+
     def name(self, key): return self.folder.coco.imgs[self.ids[key[1]]]['file_name']
 
+    def __repr__(self):
+        without = len(self.ids) - len(self.folder.image_ids())
+        return f'{len(self.ids)} images with people, {without} of them without labelled keypoints'
+
     def __getitem__(self, key):
-        (epoch, n, _), size = key, self.recipe.size
-        info = self.folder.coco.imgs[self.ids[n]]
+        epoch, n, _ = key
+        image = self.folder.coco.imgs[self.ids[n]]
+        rng = np.random.default_rng((self.seed, epoch, n))
+        size = image['width'], image['height'], self.recipe.size
+        matrix = random_transform(rng, *size) if self.recipe.warp else square_transform(*size)
+        return self.sample(self.ids[n], matrix, self.recipe.mirror and rng.random() < .5)
+
+    def sample(self,
+        image_id:int, # id of the image in the annotation file
+        matrix:np.ndarray, # 2×3 affine, image px → input px
+        mirror:bool=False, # mirror it afterwards
+    ) -> dict: # image size×size×3 uint8, people M×17×3, areas M, centers M×2, scale, ignore h×w
+        "An image and its people under an affine map."
+        size = (self.recipe.size, self.recipe.size)
+        info = self.folder.coco.imgs[image_id]
         width, height = info['width'], info['height']
-        image = read_image(self.folder.image_path(self.ids[n]), size=(width, height))
-        matrix, scale, mirrored = (random_transform(np.random.default_rng((self.seed, epoch, n)), width, height, size) if self.recipe.augment
-                                   else square_transform(width, height, size))
-        annotations = self.folder.coco.imgToAnns[self.ids[n]]
+        image = read_image(self.folder.image_path(image_id), size=(width, height))
+        annotations = self.folder.coco.imgToAnns[image_id]
         people, areas, boxes = people_tensors([a for a in annotations if not a['iscrowd']])
+
+        labelled = (people[..., 2] > 0).any(1, keepdim=True)
+        centers = torch.where(labelled, person_centers(people), boxes[:, :2] + boxes[:, 2:] / 2)
         affine = torch.tensor(matrix, dtype=torch.float32)
-        middle = torch.where((people[..., 2] > 0).any(1, keepdim=True), person_centers(people), boxes[:, :2] + boxes[:, 2:] / 2)
         people[..., :2] = transform_points(people[..., :2], affine)
-        return dict(image=torch.from_numpy(warp(image, matrix, (size, size))), people=people[:, list(FLIP)] if mirrored else people,
-                    areas=areas * scale**2, centers=transform_points(middle, affine), scale=scale,
-                    ignore=ignore_mask(annotations, width, height, affine, (size, size), self.recipe.aligned))
+        scale = float(np.hypot(*matrix[:, 0]))
+        sample = dict(
+            image=torch.from_numpy(warp(image, matrix, size)),
+            people=people,
+            areas=areas * scale**2,
+            centers=transform_points(centers, affine),
+            scale=scale,
+            ignore=ignore_mask(annotations, width, height, matrix, size, self.recipe.aligned))
+        return mirrored_sample(sample, self.recipe.aligned) if mirror else sample
 
 # %% ../nbs/10_training.ipynb #28c981cc
 class DrawnSamples(torch.utils.data.Dataset):
@@ -154,29 +203,46 @@ class DrawnSamples(torch.utils.data.Dataset):
     def __init__(self,
         recipe:Recipe, # size and pace of difficulty
         seed:int=0, # of all chance
-        length:int=4096, # pictures that count as an epoch
+        length:int=4096, # images that count as an epoch
     ): self.recipe, self.seed, self.length = recipe, seed, length
 
     def __len__(self): return self.length
-    def name(self, key): return f'drawn picture {key[0] * self.length + key[1]} of series {self.seed}'
+
+    def __repr__(self): return f'drawn people of series {self.seed}'
+
+    def name(self, key): return f'drawn image {key[0] * self.length + key[1]} of series {self.seed}'
 
     def __getitem__(self, key):
-        (epoch, n, progress), size = key, self.recipe.size
-        difficulty, index = min(1., progress / self.recipe.hardest) if self.recipe.hardest else 1., epoch * self.length + n
-        if self.recipe.mixed: difficulty *= np.random.default_rng((self.seed, index)).uniform()
+        epoch, n, progress = key
+        size, index = self.recipe.size, epoch * self.length + n
+        rng = np.random.default_rng((self.seed, index))
+        difficulty = min(1., progress / self.recipe.hardest) if self.recipe.hardest else 1.
+        if self.recipe.mixed: difficulty *= rng.uniform()
         image, annotations = draw_people(self.seed, index, (size, size), difficulty)
         people, areas, _ = people_tensors(annotations)
-        return dict(image=torch.from_numpy(image), people=people, areas=areas, centers=person_centers(people), scale=1.,
-                    ignore=torch.zeros(size // 4, size // 4, dtype=torch.bool))
+        sample = dict(
+            image=torch.from_numpy(image),
+            people=people,
+            areas=areas,
+            centers=person_centers(people),
+            scale=1.,
+            ignore=torch.zeros(size // 4, size // 4, dtype=torch.bool))
+        mirror = self.recipe.mirror and rng.random() < .5
+        return mirrored_sample(sample, self.recipe.aligned) if mirror else sample
 
 def collate(
     samples:list, # of a dataset above
 ) -> dict: # image B×H×W×3, people B×M×17×3, areas B×M, centers B×M×2, valid B×M, ignore B×h×w, scales B
     "Samples as one batch, people padded to the largest number among them."
     people, areas, valid = pad_people([s['people'] for s in samples], [s['areas'] for s in samples])
-    return dict(image=torch.stack([s['image'] for s in samples]), people=people, areas=areas, valid=valid,
-                centers=nn.utils.rnn.pad_sequence([s['centers'] for s in samples], batch_first=True),
-                ignore=torch.stack([s['ignore'] for s in samples]), scales=torch.tensor([s['scale'] for s in samples], dtype=torch.float32))
+    return dict(
+        image=torch.stack([s['image'] for s in samples]),
+        people=people,
+        areas=areas,
+        valid=valid,
+        centers=nn.utils.rnn.pad_sequence([s['centers'] for s in samples], batch_first=True),
+        ignore=torch.stack([s['ignore'] for s in samples]),
+        scales=torch.tensor([s['scale'] for s in samples], dtype=torch.float32))
 
 # %% ../nbs/10_training.ipynb #dafb5246
 def batch_plan(
@@ -216,13 +282,13 @@ def logocap_losses(
     targets:dict, # of `make_targets`
     batch:dict, # of `collate`
     recipe:Recipe, # which losses
-    across=None, # how counts are averaged over processes; None: there is one
 ) -> dict: # those of `total_loss`, or without adaptation of `fast_loss`
     "LOGO-CAP's losses on a batch (§3.2.2). Called under autocast, which they leave once the convolutions are done."
     heatmaps, offsets, embedding = model.fields(images)
-    if not recipe.adaptation: return fast_loss(heatmaps, offsets, targets, recipe.variant, across=across)
-    stages = training_stages(heatmaps, offsets, embedding, model.cmp, images.shape[-2:], targets=targets, variant=recipe.variant, window=model.window)
-    with torch.autocast(images.device.type, enabled=False): return total_loss(stages, targets, recipe.variant, across=across)
+    if not recipe.adaptation: return fast_loss(heatmaps, offsets, targets, recipe.variant)
+    size = images.shape[-2:]
+    stages = training_stages(heatmaps, offsets, embedding, model.cmp, size, targets, variant=recipe.variant, window=model.window)
+    with torch.autocast(images.device.type, enabled=False): return total_loss(stages, targets, recipe.variant)
 
 @dataclass(frozen=True)
 class Method:
@@ -254,10 +320,9 @@ class TrainingStep(nn.Module):
         model:PoseNetwork, # the network
         recipe:Recipe, # losses
         bfloat16:bool=False, # run the convolutions under autocast
-        across=None, # how counts are averaged over processes; None: there is one
     ):
         super().__init__()
-        self.model, self.recipe, self.bfloat16, self.across = model, recipe, bfloat16, across
+        self.model, self.recipe, self.bfloat16 = model, recipe, bfloat16
         for name, values in (('mean', MEAN), ('std', STD)): self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, batch):
@@ -267,7 +332,7 @@ class TrainingStep(nn.Module):
                                batch['scales'], batch['centers'])
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return find_method(recipe.method).losses(self.model, images, targets, batch, recipe, self.across)
+            return find_method(recipe.method).losses(self.model, images, targets, batch, recipe)
 
 # %% ../nbs/10_training.ipynb #5dd575bc
 def save_checkpoint(
@@ -323,20 +388,14 @@ class Processes:
             store = dist.PrefixStore(f'start {again or 0}', next(dist.rendezvous('env://'))[0]) # torchrun keeps its store over restarts, with the addresses of the dead
             dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo', store=store, rank=self.rank, world_size=self.world)
 
-    def mean(self,
-        count:torch.Tensor, # a number of things
-    ) -> torch.Tensor: # its mean over all processes
-        "The mean of a count over all processes, so that each loss is divided by what all of them together have."
-        if self.world == 1: return count
-        total = count.detach().float().clone()
-        dist.all_reduce(total)
-        return total / self.world
-
     def any(self,
         flag:bool, # of this process
     ) -> bool: # whether it is up in any
         "Whether a flag is up in any process."
-        return flag if self.world == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+        if self.world == 1: return flag
+        raised = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(raised)
+        return bool(raised > 0)
 
     def share(self,
         module:nn.Module, # `TrainingStep`
@@ -389,8 +448,8 @@ def train(
     seed:int=0, # of weights, order and chance
     backbone=None, # checkpoint of `load_backbone` to start from
     validation:CocoFolder=None, # split to validate on
-    validation_images:int=100, # how many of its images
-    validate_every:int=1000, # steps between validations
+    validation_images:int=None, # how many of its images; None: all
+    validate_every:int=None, # steps between validations; None: an epoch
     save_every:int=200, # steps between checkpoints
     log_every:int=10, # steps between log lines
     accumulate:int=1, # parts that a batch is worked through in, to save memory
@@ -400,12 +459,13 @@ def train(
     until:int=None, # stop after this step; None: the last
 ) -> PoseNetwork: # the trained network, or as far as it is
     "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed. SIGINT ends it after a step."
-    until, procs, out = last_step(steps, until, seed, save_every=save_every, validate_every=validate_every, validation_images=validation_images, log_every=log_every), Processes(device), Path(out)
+    until, procs, out = last_step(steps, until, seed, save_every=save_every, log_every=log_every, **{name: n for name, n in dict(validate_every=validate_every, validation_images=validation_images).items() if n is not None}), Processes(device), Path(out)
     optimizer = torch.optim.Adam((model := start_model(recipe, seed, backbone, procs.device)).parameters(), lr=recipe.lr)
     start, best = open_run(out, dict(asdict(recipe), steps=steps, seed=seed, world=procs.world), model, optimizer, procs)
     plan = lambda first: batch_plan(len(samples), recipe.batch_size, first, steps, seed, procs.rank, procs.world)
     loader = torch.utils.data.DataLoader(samples, batch_sampler=plan(start), collate_fn=collate, num_workers=workers, worker_init_fn=_deaf, pin_memory=procs.device.type == 'cuda')
-    parallel, monitor = procs.share(TrainingStep(model, recipe, bfloat16, procs.mean)), Monitor(out, start, steps, recipe.batch_size * procs.world, log_every, procs.rank == 0)
+    parallel, monitor = procs.share(TrainingStep(model, recipe, bfloat16)), Monitor(out, start, steps, recipe.batch_size * procs.world, log_every, procs.rank == 0)
+    validate_every = validate_every or max(1, len(samples) // (recipe.batch_size * procs.world))
     with Interruption() as stop:
         for step, batch in zip(range(start + 1, until + 1), loader):
             lr = optimizer.param_groups[0]['lr'] = learning_rate(recipe, step - 1, steps)
@@ -413,7 +473,7 @@ def train(
                 losses, end = one_step(parallel, optimizer, batch, procs.device, accumulate), step == until or procs.any(stop.asked)
             monitor.step(step, losses, lr)
             if procs.rank == 0 and validation and (step == until or step % validate_every == 0):
-                points = monitor.write(step=step, validation=validate(model, validation, validation_images, recipe.size, recipe.levels))['validation']
+                points = monitor.write(step=step, validation=validate(model, validation, recipe, validation_images))['validation']
                 if points[recipe.levels[-1]] >= best: best = points[recipe.levels[-1]]; model.save_pretrained(out/'best.safetensors')
             if procs.rank == 0 and (end or step % save_every == 0): save_checkpoint(out/'checkpoint.pt', model, optimizer, step, best)
             if end and step < until: raise KeyboardInterrupt(f'stopped after step {step} of {steps}; the same command goes on from there')
@@ -446,14 +506,13 @@ def one_step(
 def validate(
     model:PoseNetwork, # the network
     folder:CocoFolder, # the validation split
-    images:int, # how many of its images
-    short_side:int, # of the network input, px
-    levels:tuple=None, # as `detect_split` takes them
+    recipe:Recipe, # size, levels, and whether mirrored images were learned
+    images:int=None, # how many of its images; None: all
 ) -> dict: # level → AP
-    "AP on the first images of a split; raises as `detect_split` does."
+    "AP on a split, with the flip test if mirrored images were learned; raises as `detect_split` does."
     ids = folder.image_ids()[:images]
     model.eval()
-    found = detect_split(model, folder, ids, short_side, False, levels, batch_size=8)
+    found = detect_split(model, folder, ids, recipe.size, recipe.mirror, recipe.levels, batch_size=8)
     model.train()
     return {level: average_precision(folder.coco, results, ids)['AP'] for level, results in found.items()}
 
@@ -574,20 +633,21 @@ def train_command(
     backbone:str=None, # checkpoint to take the first backbone from: ImageNet's, or .safetensors of a run
     val_data:str=None, # folder in COCO's layout to validate on
     val_split:str='val', # its split
-    val_images:int=100, # how many of its images
-    validate_every:int=1000, # steps between validations
+    val_images:int=None, # how many of its images; default: all
+    validate_every:int=None, # steps between validations; default: an epoch
     save_every:int=200, # steps between checkpoints
     until:int=None, # stop after this step and leave the rest to the same command given again; default: the last
     accumulate:int=1, # parts that a batch is worked through in, to save memory
     bfloat16:bool=False, # run the convolutions under bfloat16 autocast
-    augment:bool=True, # warp and mirror pictures of a folder, if the preset does
+    augment:bool=True, # warp and mirror images, as far as the preset does
     workers:int=0, # processes that prepare samples
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
     "Train LOGO-CAP, or a prior art, on drawn people or on a folder in COCO's layout; go on with a run that was broken off."
     if out is None: raise ValueError('no folder for the run: name one with --out')
-    check_recipe(recipe := preset_recipe(preset, k, batch_size=batch_size, size=size, lr=lr, variant=variant, window=window, hardest=hardest, mixed=mixed or None, augment=None if augment else False, method=method.replace('-', '_')), accumulate)
+    check_recipe(recipe := preset_recipe(preset, k, batch_size=batch_size, size=size, lr=lr, variant=variant, window=window, hardest=hardest, mixed=mixed or None, warp=None if augment else False, mirror=None if augment else False, method=method.replace('-', '_')), accumulate)
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
+    if int(os.environ.get('RANK', 0)) == 0: print(samples, file=sys.stderr)
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
           save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device, until=until)

@@ -187,7 +187,6 @@ def associative_embedding_losses(
     targets:dict, # of `make_targets`
     batch:dict, # of `collate`; not used
     recipe, # `Recipe`: which variant of the heat maps' loss
-    across=None, # how counts are averaged over processes; not used: all sums here are means over pictures
     factors:tuple=(.02, .1), # of pull and push
 ) -> dict: # heatmaps, pull, push (each times its factor), total, their sum
     "Heat maps, pull and push; raises ValueError for targets that the decoder does not expect."

@@ -94,9 +94,8 @@ def centernet_losses(
     targets:dict, # of `make_targets`
     batch:dict, # of `collate`; not used
     recipe, # `Recipe`: which variant of the losses
-    across=None, # how counts are averaged over processes; None: there is one
 ) -> dict: # of `fast_loss`
     "Losses of heat maps and offsets."
-    return fast_loss(*model.fields(images), targets, recipe.variant, across=across)
+    return fast_loss(*model.fields(images), targets, recipe.variant)
 
 METHOD = Method(CenterNet, centernet_losses)

@@ -176,10 +176,9 @@ def dekr_losses(
     targets:dict, # of `make_targets`
     batch:dict, # of `collate`; not used
     recipe, # `Recipe`: which variant of the losses
-    across=None, # how counts are averaged over processes; None: there is one
 ) -> dict: # of `fast_loss`
     "Losses of heat maps and offsets."
-    return fast_loss(*model.fields(images), targets, recipe.variant, FACTORS, across)
+    return fast_loss(*model.fields(images), targets, recipe.variant)
 
 def dekr_widths(
     widths:dict, # of a recipe
