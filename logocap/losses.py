@@ -306,13 +306,16 @@ def adapted_loss(
 # %% ../nbs/08_losses.ipynb #b7b35616
 def sent_instances(
     matched:torch.Tensor, # B×N
-    valid:torch.Tensor, # B×N, candidates whose center scores 0.01 or more
+    valid:torch.Tensor, # B×N, candidates whose center scores 0.01 or more, the best first
+    people:torch.Tensor, # B×M×17×3: x, y, v; v = 0: does not count
     variant:str='released', # one of VARIANTS
 ) -> torch.Tensor: # B×N, at least one an image
-    "The instances that go through the message passing: matched ones or, as printed, all that inference would keep."
-    if variant == 'paper': return valid
-    first = torch.arange(matched.shape[1], device=matched.device) == 0
-    return matched | (first & ~matched.any(1, keepdim=True))
+    "The instances that go through the message passing: matched ones or, as printed, those that inference would keep."
+    place = torch.arange(matched.shape[1], device=matched.device)
+    if variant == 'paper':
+        count = (people[..., 2] > 0).any(-1).sum(1, keepdim=True)
+        return valid & (place < (2 * count).clamp(min=1))
+    return matched | ((place == 0) & ~matched.any(1, keepdim=True))
 
 def tall_map(
     maps:torch.Tensor, # B×C×h×w
@@ -348,7 +351,8 @@ def training_stages(
     centers, valid = find_centers(upsampled[:, 17].detach(), n)
     initial = initial_poses(centers, offsets.detach())
     match = match_people(initial, targets['people'], targets['areas'], variant, window)
-    image, instance = sent_instances(match['matched'], valid, variant).nonzero(as_tuple=True)
+    sent = sent_instances(match['matched'], valid, targets['people'], variant)
+    image, instance = sent.nonzero(as_tuple=True)
     sent = {name: values[image, instance] for name, values in dict(match, initial=initial).items()}
 
     mesh = tall_mesh(local_mesh(sent['initial'], window), image, size[0], 4)
