@@ -29,7 +29,7 @@ def test_loss_is_not_finite(samples, name, value, tmp_path, monkeypatch, tried):
     if name: monkeypatch.setattr(logocap.training, 'total_loss', spoilt)
     with pytest.raises(ValueError) as e: train(samples(TINY, seed=5, length=64), TINY, tmp_path, 6, seed=5, device='cpu', save_every=1)
     text = str(e.value)
-    assert text.startswith(f'step 4: the loss {name}') and f' is {value} on drawn picture ' in text and text.count('of series 5') == 2 and 'the last checkpoint stays' in text
+    assert text.startswith(f'step 4: the loss {name}') and f' is {value} on drawn image ' in text and text.count('of series 5') == 2 and 'the last checkpoint stays' in text
     saved = torch.load(tmp_path/'checkpoint.pt', weights_only=True)
     assert saved['step'] == 3 and all(t.isfinite().all() for t in saved['state_dict'].values()) and not (tmp_path/'model.safetensors').exists()
     tried(PART, 'losses that are not finite', 1, 'step, loss and pictures named before the update; the last checkpoint stays')
