@@ -24,6 +24,7 @@ from .people import draw_people
 from .hrnet import HRNet, find_weights, load_imagenet, load_strictly, read_tensors
 from .center_offset import person_centers
 from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
+from .fast import keep_memory
 from .model import LogoCap, PoseNetwork, check_device, command, detect_split, facts_of, prior_method, read_checkpoint
 
 # %% ../nbs/10_training.ipynb #7e6571c8
@@ -401,7 +402,9 @@ def train(
 ) -> PoseNetwork: # the trained network, or as far as it is
     "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed. SIGINT ends it after a step."
     until, procs, out = last_step(steps, until, seed, save_every=save_every, validate_every=validate_every, validation_images=validation_images, log_every=log_every), Processes(device), Path(out)
-    optimizer = torch.optim.Adam((model := start_model(recipe, seed, backbone, procs.device)).parameters(), lr=recipe.lr)
+    model = start_model(recipe, seed, backbone, procs.device)
+    fused = procs.device.type == 'cpu' or None # all tensors in one call; elsewhere PyTorch chooses
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=fused)
     start, best = open_run(out, dict(asdict(recipe), steps=steps, seed=seed, world=procs.world), model, optimizer, procs)
     plan = lambda first: batch_plan(len(samples), recipe.batch_size, first, steps, seed, procs.rank, procs.world)
     loader = torch.utils.data.DataLoader(samples, batch_sampler=plan(start), collate_fn=collate, num_workers=workers, worker_init_fn=_deaf, pin_memory=procs.device.type == 'cuda')
@@ -587,6 +590,7 @@ def train_command(
     "Train LOGO-CAP, or a prior art, on drawn people or on a folder in COCO's layout; go on with a run that was broken off."
     if out is None: raise ValueError('no folder for the run: name one with --out')
     check_recipe(recipe := preset_recipe(preset, k, batch_size=batch_size, size=size, lr=lr, variant=variant, window=window, hardest=hardest, mixed=mixed or None, augment=None if augment else False, method=method.replace('-', '_')), accumulate)
+    keep_memory(2047, huge=True) # every step asks for the same blocks again
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
