@@ -373,11 +373,14 @@ def embedding_windows(
 # %% ../nbs/08b_fast.ipynb #fast0041
 def keep_memory(
     megabytes:int=1024, # at most
+    huge:bool=False, # blocks above 32 MB too, as the maps of a training batch are
 ) -> bool: # whether this system's C library can be asked to
     "Freed memory stays with this process, for the next picture, instead of going back to the system."
     try: mallopt = ctypes.CDLL(None).mallopt # glibc's
     except (AttributeError, OSError, TypeError): return False
-    return bool(mallopt(-3, 2**25) and mallopt(-1, min(megabytes, 2047) * 2**20)) # M_MMAP_THRESHOLD, of which 32 MB is the most there is; M_TRIM_THRESHOLD
+    if huge: kept = mallopt(-4, 0) # M_MMAP_MAX
+    else: kept = mallopt(-3, 2**25) # M_MMAP_THRESHOLD, of which 32 MB is the most there is
+    return bool(kept and mallopt(-1, min(megabytes, 2047) * 2**20)) # M_TRIM_THRESHOLD
 
 # %% ../nbs/08b_fast.ipynb #fast0026
 class FastNetwork(nn.Module):

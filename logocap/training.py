@@ -24,6 +24,7 @@ from .people import draw_people
 from .hrnet import HRNet, find_weights, load_imagenet, load_strictly, read_tensors
 from .center_offset import person_centers
 from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
+from .fast import keep_memory
 from .model import LogoCap, PoseNetwork, check_device, command, detect_split, facts_of, prior_method, read_checkpoint
 
 # %% ../nbs/10_training.ipynb #7e6571c8
@@ -460,8 +461,11 @@ def train(
 ) -> PoseNetwork: # the trained network, or as far as it is
     "Train, or go on where the folder stands; the same arguments give the same weights, however often the run is killed. SIGINT ends it after a step."
     until, procs, out = last_step(steps, until, seed, save_every=save_every, log_every=log_every, **{name: n for name, n in dict(validate_every=validate_every, validation_images=validation_images).items() if n is not None}), Processes(device), Path(out)
-    optimizer = torch.optim.Adam((model := start_model(recipe, seed, backbone, procs.device)).parameters(), lr=recipe.lr)
+    model = start_model(recipe, seed, backbone, procs.device)
+    fused = procs.device.type == 'cpu' or None # all tensors in one call; elsewhere PyTorch chooses
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=fused)
     start, best = open_run(out, dict(asdict(recipe), steps=steps, seed=seed, world=procs.world), model, optimizer, procs)
+    if procs.rank == 0: print(samples)
     plan = lambda first: batch_plan(len(samples), recipe.batch_size, first, steps, seed, procs.rank, procs.world)
     loader = torch.utils.data.DataLoader(samples, batch_sampler=plan(start), collate_fn=collate, num_workers=workers, worker_init_fn=_deaf, pin_memory=procs.device.type == 'cuda')
     parallel, monitor = procs.share(TrainingStep(model, recipe, bfloat16)), Monitor(out, start, steps, recipe.batch_size * procs.world, log_every, procs.rank == 0)
@@ -646,8 +650,8 @@ def train_command(
     "Train LOGO-CAP, or a prior art, on drawn people or on a folder in COCO's layout; go on with a run that was broken off."
     if out is None: raise ValueError('no folder for the run: name one with --out')
     check_recipe(recipe := preset_recipe(preset, k, batch_size=batch_size, size=size, lr=lr, variant=variant, window=window, hardest=hardest, mixed=mixed or None, warp=None if augment else False, mirror=None if augment else False, method=method.replace('-', '_')), accumulate)
+    keep_memory(2047, huge=True) # every step asks for the same blocks again
     samples = DrawnSamples(recipe, seed) if data == 'people' else CocoSamples(CocoFolder(data, split), recipe, seed)
-    if int(os.environ.get('RANK', 0)) == 0: print(samples, file=sys.stderr)
     if steps is None: steps = recipe.epochs * (len(samples) // (recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1))))
     train(samples, recipe, out, steps, seed, backbone, CocoFolder(val_data, val_split) if val_data else None, val_images, validate_every,
           save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device, until=until)
