@@ -18,6 +18,8 @@ TESTS = ('test_parity', 'test_speed', 'test_export', 'test_hard_numbers', 'test_
 SINGLE_TESTS = ('test_tables.py::test_what_levels_share_changes_nothing',)
 NOTEBOOKS = '02 03 04 05 06 07 08 08b 09 09b 10 11 11b 13 20 21 22 23'
 
+NAMES = r'^(?:FAILED|ERROR) .*|^\S+Error.*|^.*\.ipynb.*'  # in what a red part says
+
 
 def environment(
     name:str, # of SETS
@@ -26,7 +28,8 @@ def environment(
     "This process's environment, limited to an instruction set."
     limits = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), MPLBACKEND='agg')
     if SETS[name]: limits.update(ATEN_CPU_CAPABILITY=name, ONEDNN_MAX_CPU_ISA=SETS[name])
-    inherited = {n: v for n, v in os.environ.items() if n not in ('ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA')}
+    ours = 'ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA'
+    inherited = {n: v for n, v in os.environ.items() if n not in ours}
     return inherited | limits
 
 
@@ -43,7 +46,7 @@ def run(name, threads):
         done = subprocess.run(command, cwd=ROOT, env=environment(name, threads), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said[part] = 'red' if done.returncode else 'green'
-        if done.returncode: red += re.findall(r'^(?:FAILED|ERROR) .*|^\S+Error.*|^.*\.ipynb.*', done.stdout, re.M)
+        if done.returncode: red += re.findall(NAMES, done.stdout, re.M)
     parts = ', '.join(f'{part} {result}' for part, result in said.items())
     print(f'{label(name, threads)}: {parts}, {time.time() - start:.0f} s', flush=True)
     for line in red: print(f'    {line}', flush=True)
@@ -52,7 +55,8 @@ def run(name, threads):
 
 def label(name, threads):
     "A combination's name."
-    return f'{name}{"/" + SETS[name] if SETS[name] else ""}, {threads} thread{"s" * (threads > 1)}'
+    limited = f'{name}/{SETS[name]}' if SETS[name] else name
+    return f'{limited}, {threads} thread{"s" * (threads > 1)}'
 
 
 def main(words):

@@ -173,7 +173,7 @@ def test_scales_of_a_fast_network(model, fast, drawn):
 
 @pytest.mark.parametrize('split, flip_test', (('val', False), ('occluded', True)))
 def test_bfloat16(model, split, flip_test):
-    """Convolutions in bfloat16, what is read off in float32: the same AP, but for people carried over a threshold.
+    """Convolutions in bfloat16, what is read off in float32: the same AP, but for people near a threshold.
 
     Each keypoint may move by .71 px, see test_parity.py; on hundreds of people ups and downs nearly cancel.
     """
@@ -182,7 +182,8 @@ def test_bfloat16(model, split, flip_test):
     low, high = (detect_split(m, folder, ids, None, flip_test, LEVELS, 6) for m in (model.optimize(torch.bfloat16), model.optimize()))
     changes = oks_changes(folder.coco, ids, None, .71, everywhere=True)
     for level in LEVELS:
-        apart = average_precision(folder.coco, low[level], ids)['AP'] - average_precision(folder.coco, high[level], ids)['AP']
+        points = [average_precision(folder.coco, found[level], ids)['AP'] for found in (low, high)]
+        apart = points[0] - points[1]
         limit = ap_scatter(folder.coco, high[level], ids, changes)
         assert abs(apart) < limit, (level, apart, limit)
 
