@@ -1,12 +1,12 @@
 """What two computations of the same people must agree in, whatever the rounding.
 
-Processors, threads, batch sizes and exported programs add in another order. In float32 that changes
-maps by about 1e-5 of their highest value, and every value that is read off them by as little: scores
-are compared as they are. A *place* is that of a highest cell, and jumps where two cells are equal
-within rounding. Such a tie is expected of one keypoint in a hundred: of a peak of σ = 8 px the two
-best cells differ by less than 2·1e-5 where its top lies within 2·1e-5·σ² = .0013 px of halfway
-between them, which has a chance of .26 % along each axis; the same again for the second and the third
-cell, which also count (Eq. 10).
+Processors, threads, batch sizes and exported programs add in another order. In float32 that
+changes maps by about 1e-5 of their highest value, and every value that is read off them by as
+little: scores are compared as they are. A *place* is that of a highest cell, and jumps where two
+cells are equal within rounding. Such a tie is expected of one keypoint in a hundred: of a peak of
+σ = 8 px the two best cells differ by less than 2·1e-5 where its top lies within 2·1e-5·σ² =
+.0013 px of halfway between them, which has a chance of .26 % along each axis; the same again for
+the second and the third cell, which also count (Eq. 10).
 """
 import contextlib
 import io
@@ -20,7 +20,7 @@ CELL = 1.  # px of the network's input, of the maps that places are read off
 
 
 def ties_allowed(keypoints):
-    "As many ties as one set of keypoints in a thousand exceeds: the expected number and three standard deviations."
+    "The expected number and three standard deviations: about one set in a thousand has more."
     return TIES * keypoints + 3 * (TIES * keypoints)**.5
 
 
@@ -31,18 +31,19 @@ def partners(p, q):
     """
     if not len(p) or not len(q): return np.zeros((0, 2), int)
     apart = np.median(np.linalg.norm(p[:, None, :, :2] - q[None, ..., :2], axis=-1), -1)
-    near = [(i, j) for i, j in enumerate(apart.argmin(1)) if apart[:, j].argmin() == i and apart[i, j] < CELL]
-    return np.array(near, int).reshape(-1, 2)
+    near = np.array(list(enumerate(apart.argmin(1))))
+    mutual = apart.argmin(0)[near[:, 1]] == near[:, 0]
+    return near[mutual & (apart[near[:, 0], near[:, 1]] < CELL)]
 
 
 def same_people(ours, theirs, distance=.01):
     """Asserts it of two lists, a picture each, of keypoints P×17×3 and scores P.
 
-    One to one, in any order; scores equal within ROUNDING; each keypoint within `distance`, px, but for
-    ties: as high within ROUNDING, in another place, no more of them than `ties_allowed`. A center is a
-    highest cell, too, and at the border, where upsampling repeats values, rounding decides whether it
-    counts. One that does costs two people their partners: itself, and the last of the 30 candidates
-    whose place it takes, or one whom it suppresses.
+    One to one, in any order; scores equal within ROUNDING; each keypoint within `distance`, px, but
+    for ties: as high within ROUNDING, in another place, no more of them than `ties_allowed`.
+    A center is a highest cell, too, and at the border, where upsampling repeats values, rounding
+    decides whether it counts. One that does costs two people their partners: itself, and the last of
+    the 30 candidates whose place it takes, or one whom it suppresses.
     """
     ties = keypoints = alone = people = 0
     for (p, s), (q, t) in zip(ours, theirs, strict=True):
@@ -63,9 +64,9 @@ def oks_changes(coco, ids, short_side, pixels=CELL, everywhere=False):
 
     One keypoint moves, or each in a direction of its own.
 
-    A keypoint's similarity exp(−x²/2), x = distance / 2σs, is nowhere steeper than exp(−½); the OKS is
-    the mean over labeled keypoints, where independent changes add up as their squares do. `pixels` are
-    those of the network's input.
+    A keypoint's similarity exp(−x²/2), x = distance / 2σs, is nowhere steeper than exp(−½); the OKS
+    is the mean over labeled keypoints, where independent changes add up as their squares do.
+    `pixels` are those of the network's input.
     """
     changes = []
     for image in coco.loadImgs(ids):
@@ -91,7 +92,7 @@ def ap_range(coco, results, ids, change):
             e.params.imgIds, e.params.iouThrs = list(ids), e.params.iouThrs + shift
             e.evaluate()
             e.accumulate()
-        precision = e.eval['precision'][:, :, 0, :, 0]  # thresholds × recalls × areas, the first: all
+        precision = e.eval['precision'][:, :, 0, :, 0]  # thresholds × recalls × areas
         found.append(100 * precision[..., 0].mean())
     return found
 
@@ -99,8 +100,9 @@ def ap_range(coco, results, ids, change):
 def ap_scatter(coco, results, ids, changes):
     """Four standard deviations of AP if the people's OKS change independently, by up to `changes`.
 
-    The width of `ap_range` is that of K pairs of a person and one of COCO's ten thresholds in reach, each
-    worth 10/N points. Each is crossed or not: a standard deviation of at most a half. Together √K · 5/N.
+    The width of `ap_range` is that of K pairs of a person and one of COCO's ten thresholds in reach,
+    each worth 10/N points. Each is crossed or not: a standard deviation of at most a half, together
+    √K · 5/N.
     """
     least, most = ap_range(coco, results, ids, np.median(changes))
     worth = 10 / len(changes)

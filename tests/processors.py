@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SETS = {'default': 'SSE41', 'avx2': 'AVX2', 'avx512': 'AVX512_CORE', 'native': None}  # of ATen, of oneDNN
+# of ATen, of oneDNN
+SETS = {'default': 'SSE41', 'avx2': 'AVX2', 'avx512': 'AVX512_CORE', 'native': None}
 TESTS = ('test_parity', 'test_speed', 'test_export', 'test_hard_numbers', 'test_losses',
          'test_associative_embedding')
 SINGLE_TESTS = ('test_tables.py::test_what_levels_share_changes_nothing',)
@@ -34,7 +35,7 @@ def environment(
 
 
 def run(name, threads):
-    "Whether tests and notebooks are green under a combination; prints its line, and of what is red the names."
+    "Whether all is green under a combination; prints its line, and of what is red the names."
     start, said = time.time(), {}
     programs = Path(sys.executable).parent
     files = [f'tests/{t}.py' for t in TESTS] + [f'tests/{t}' for t in SINGLE_TESTS]
@@ -64,7 +65,7 @@ def main(words):
     import torch
     levels = ('default', 'avx2', 'avx512')
     mine = torch.backends.cpu.get_cpu_capability().lower()
-    if mine not in levels: raise SystemExit(f'processor with {mine}: ATEN_CPU_CAPABILITY names sets of x86 only')
+    if mine not in levels: raise SystemExit(f'{mine} is none of {", ".join(levels)}')
     available = [*levels[:levels.index(mine) + 1], 'native']
     chosen = [(n, t) for n in available for t in (1, 2) if all(w in label(n, t) for w in words)]
     if not chosen: raise SystemExit(f'no combination has {" ".join(words)} in its name')

@@ -52,7 +52,8 @@ def test_network(case, model, reference, coco_mini):
         assert relative(out['offsets'][0], ref['offsets']) < 1e-4
         ours, theirs = np.array(same_centers(out['centers'][0].numpy(), ref['centers'])).T
         assert len(ours) >= len(ref['centers']) - 1  # see same_people
-        for stage in ('centers', 'kam'): assert relative(out[stage][0][ours], ref[stage][theirs]) < 1e-4
+        for stage in ('centers', 'kam'):
+            assert relative(out[stage][0][ours], ref[stage][theirs]) < 1e-4
         both = valid.numpy()[ours] & (theirs < candidates)
         mesh = out['mesh'][0][ours[both]].permute(0, 2, 3, 1, 4)
         assert relative(mesh, ref['mesh'][theirs[both]]) < 1e-4
@@ -85,11 +86,11 @@ def test_table1(flip_test, parity, tmp_path):
 def test_table1_in_bfloat16(flip_test, parity, tmp_path, monkeypatch):
     """Rows within what moved keypoints can do to those in float32.
 
-    bfloat16 has 8 bits, so a peak of σ = 8 px is flat but for rounding within σ·√(2/256) = .71 px of its
-    top, and each keypoint may move by as much. How many of the 14 people that carries over one of COCO's
-    thresholds, at .7 points each, depends on how near they are: the same results are scored with all
-    thresholds moved. Two people who change places in rank do less than .2. The bound only asks whether
-    truth lies in the window, and jumps when one keypoint crosses an edge.
+    bfloat16 has 8 bits, so a peak of σ = 8 px is flat but for rounding within σ·√(2/256) = .71 px of
+    its top, and each keypoint may move by as much. How many of the 14 people that carries over one
+    of COCO's thresholds, at .7 points each, depends on how near they are: the same results are scored
+    with all thresholds moved. The .2 beside that are for two who change places in rank. The bound
+    only asks whether truth lies in the window, and jumps when one keypoint crosses an edge.
     """
     make = lambda name: make_table1(parity/'coco', 'val2017', parity/'w8.pth.tar', tmp_path/name, short_side=256, flip_test=flip_test, device='cpu')['rows']
     high = make('high')

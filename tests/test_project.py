@@ -38,17 +38,20 @@ def test_readme_matches_index():
 def test_a_red_part_stops_no_other(red, tmp_path):
     "`make test` with programs that only say what they were asked for, one of them red."
     (tmp_path/'bin').mkdir()
-    parts = dict(nbdev_test='case "$*" in *index.ipynb) part=index.ipynb;; *) part=others;; esac', python='part=pytest')
+    notebooks = 'case "$*" in *index.ipynb) part=index.ipynb;; *) part=others;; esac'
+    parts = dict(nbdev_test=notebooks, python='part=pytest')
     for program, part in parts.items():
         file = tmp_path/'bin'/program
         file.write_text(f'#!/bin/sh\n{part}\necho "ran $part"\ntest "$part" != "{red}"\n')
         file.chmod(0o755)
     (tmp_path/'.ready').touch()
-    done = subprocess.run(['make', '-C', ROOT, 'test', f'VENV={tmp_path}'], capture_output=True, text=True, timeout=60)
+    command = ['make', '-C', ROOT, 'test', f'VENV={tmp_path}']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode == 0) == (not red)
     for part in ('index.ipynb', 'others', 'pytest'): assert f'ran {part}\n' in done.stdout
     colors = ['red' if red == part else 'green' for part in ('index.ipynb', 'others', 'pytest')]
-    assert 'make test: nbs/index.ipynb {}, the other notebooks {}, pytest {}\n'.format(*colors) in done.stdout
+    said = 'make test: nbs/index.ipynb {}, the other notebooks {}, pytest {}\n'.format(*colors)
+    assert said in done.stdout
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)

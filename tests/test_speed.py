@@ -124,7 +124,8 @@ def test_batches(fast, drawn):
     "A picture alone, and the same one in a batch."
     x, m = drawn
     together = detect(fast, x, m)['full']
-    same_people([found for i in range(len(x)) for found in detect(fast, x[i:i + 1], m[i:i + 1])['full']], together)
+    alone = [detect(fast, x[i:i + 1], m[i:i + 1])['full'][0] for i in range(len(x))]
+    same_people(alone, together)
 
 
 def test_original_stays_as_it_is(model, drawn):
@@ -141,7 +142,8 @@ def test_fast_network_can_be_copied(fast, drawn):
     "Among others by pickle, to other processes; after it has run, when oneDNN keeps kernels in its own order."
     x, m = (t[:1] for t in drawn)
     found = detect(fast, x, m)['full']
-    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))): same_people(detect(other, x, m)['full'], found)
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        same_people(detect(other, x, m)['full'], found)
 
 
 def test_without_onednn(model, drawn, monkeypatch):
@@ -173,9 +175,9 @@ def test_scales_of_a_fast_network(model, fast, drawn):
 
 @pytest.mark.parametrize('split, flip_test', (('val', False), ('occluded', True)))
 def test_bfloat16(model, split, flip_test):
-    """Convolutions in bfloat16, what is read off in float32: the same AP, but for people near a threshold.
+    """Convolutions in bfloat16, what is read off in float32: the AP of float32 within its scatter.
 
-    Each keypoint may move by .71 px, see test_parity.py; on hundreds of people ups and downs nearly cancel.
+    Each keypoint may move by .71 px, see test_parity.py; on hundreds of people that nearly cancels.
     """
     folder = CocoFolder(own_data('people'), split)
     ids = folder.image_ids()

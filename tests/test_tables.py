@@ -168,5 +168,6 @@ def test_what_levels_share_changes_nothing(parity):
             whole, quick = poses_from_fields(*fields, model.cmp, x.shape[-2:], level), poses_from_fields(*fields, model.cmp, x.shape[-2:], level, True, kept)
             n = quick['valid'].shape[1]
             assert not whole['valid'][:, n:].any() and torch.equal(whole['valid'][:, :n], quick['valid'])
-            ties = (whole['poses'][:, :n] - quick['poses'])[..., :2].norm(dim=-1)[quick['valid']] >= 1e-2
+            apart = (whole['poses'][:, :n] - quick['poses'])[..., :2].norm(dim=-1)
+            ties = apart[quick['valid']] >= 1e-2
             assert ties.sum() <= ties_allowed(ties.numel()), level
