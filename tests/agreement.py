@@ -36,6 +36,14 @@ def partners(p, q):
     return near[mutual & (apart[near[:, 0], near[:, 1]] < CELL)]
 
 
+def same_centers(ours, theirs):
+    "Positions, in two lists N×3, of candidates above 0 that lie in one place, x and y in whole px."
+    places = {tuple(c[:2]): n for n, c in enumerate(theirs) if c[2] > 0}
+    found = [(n, places.get(tuple(c[:2]))) for n, c in enumerate(ours) if c[2] > 0]
+    pairs = [(n, other) for n, other in found if other is not None]
+    return np.array(pairs, int).reshape(-1, 2).T
+
+
 def same_people(ours, theirs, distance=.01):
     """Asserts it of two lists, a picture each, of keypoints P×17×3 and scores P.
 

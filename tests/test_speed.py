@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from agreement import ap_scatter, oks_changes, same_people, ties_allowed
+from agreement import ap_scatter, oks_changes, same_centers, same_people, ties_allowed
 from conftest import SHARED
 import logocap.model
 from logocap.adaptation import attract, reweigh
@@ -90,11 +90,22 @@ def test_small_pictures(size):
     with torch.no_grad(): model.train().fields(torch.randn(4, 3, *size))
     torch.nn.init.constant_(model.heatmap_head[-1].bias, 2.)
     torch.nn.init.constant_(model.cmp[-1].bias, .5)
-    fast, x = model.eval().optimize(), torch.randn(2, 3, *size)
+    fast, x, compared = model.eval().optimize(), torch.randn(2, 3, *size), 0
     with torch.inference_mode():
         for flip_test in (False, True):
             a, b = model(x, flip_test), fast(x, flip_test)
-            for stage in ('heatmaps', 'offsets', 'embedding', 'centers', 'initial', 'kam', 'scores'): assert (a[stage] - b[stage]).abs().max() <= 1e-3 * a[stage].abs().max(), stage
+            for stage in ('heatmaps', 'offsets', 'embedding'):
+                assert (a[stage] - b[stage]).abs().max() <= 1e-3 * a[stage].abs().max(), stage
+            for n in range(2):  # candidates of equal height may change places, those of height 0 lie anywhere
+                i, j = same_centers(a['centers'][n].numpy(), b['centers'][n].numpy())
+                people = int((a['centers'][n, :, 2] > 0).sum())
+                assert people - len(i) <= 2 * ties_allowed(people)
+                compared += len(i)
+                if not len(i): continue
+                for stage in ('centers', 'initial', 'kam', 'scores'):
+                    apart = (a[stage][n, i] - b[stage][n, j]).abs().max()
+                    assert apart <= 1e-3 * a[stage].abs().max(), stage
+    assert compared
 
 
 @pytest.mark.parametrize('method', ('centernet', 'dekr', 'associative_embedding'))
@@ -106,10 +117,12 @@ def test_prior_arts(method, drawn):
         with torch.inference_mode(): theirs, ours = (m.poses_of(fields(x, flip_test), x.shape[-2:], m.levels) for m, fields in ((model, model.fields), (fast, getattr(fast, 'lean_fields', fast.fields))))
         for level in model.levels:
             a, b = theirs[level], ours[level]
-            assert torch.equal(a['valid'], b['valid']) and a['valid'].sum() > 10
-            assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
-            ties = ((a['poses'] - b['poses'])[..., :2].norm(dim=-1) >= .01)[a['valid']]
-            assert ties.sum() <= ties_allowed(ties.numel())
+            assert a['valid'].sum() > 10
+            found = []
+            for o in (a, b):
+                stages = zip(o['poses'], o['scores'], o['valid'])
+                found.append([(p[v].numpy(), t[v].numpy()) for p, t, v in stages])
+            same_people(*found)
     image = np.full((64, 80, 3), 128, np.uint8)
     model.predict(image, False, 64), model.predict(image, False, 64)
     made = model.made[1]
