@@ -68,7 +68,9 @@ def test_drawn_people(model, fast, drawn, flip_test):
         assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
         off = (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) >= .01) & a['valid'][..., None]).nonzero().tolist()
         for at in map(tuple, off): assert level not in ('none', 'partial') and explained(level, kept, a['initial'], at, b['poses'][at][:2]), (level, at)
-        assert len(off) <= ties_allowed(17 * int(a['valid'].sum()))
+        # beyond the border values repeat; where no Gaussian tells them apart, `explained` alone decides
+        allowed = ties_allowed(17 * int(a['valid'].sum()))
+        assert level == 'no_gaussian' or len(off) <= allowed, level
         assert torch.equal(*(suppress_duplicates(o['poses'], o['scores'], o['valid']) for o in (a, b)))
 
 
