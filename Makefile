@@ -12,11 +12,13 @@ PORT ?= 8000
 # LOCK=.ci/requirements.txt (for the site .ci/requirements-docs.txt) installs from the lock that the workflow uses, with hashes; without it the newest allowed versions.
 LOCK ?=
 
-.PHONY: help tables test stress lock audit lab docs docs-serve readme notebooks clean
+.PHONY: help tables test test-processors stress lock audit lab docs docs-serve readme notebooks clean
 help:
 	@echo 'make tables      every table and figure, and a report of them, on the embedded drawn people'
 	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables OPTIONS="..."]'
 	@echo 'make test        export is up to date, notebooks run, commands work'
+	@echo 'make test-processors'
+	@echo '                 what depends on rounding, under other instruction sets, with one and two threads [ONLY=avx2]'
 	@echo 'make stress      the long form of the tests that try to break it; writes tests/RELIABILITY.md'
 	@echo 'make audit       look up known vulnerabilities of the locked packages'
 	@echo 'make lock        write the locks of the workflow anew'
@@ -48,11 +50,19 @@ ifeq ($(TABLE),all)
 endif
 	$(MEASURE) --table '$(TABLE)' $(if $(filter all,$(TABLE)),--speed '$(SPEED)') $(OPTIONS)
 
-# The front page measures Table 1 and takes longest, so it runs beside the others instead of after them.
+# The front page measures Table 1 and takes longest, so it runs beside the others instead of after them. What is red stops nothing: all three parts run, and the last line names each.
 test: $(READY)
-	export OMP_NUM_THREADS=1 MPLBACKEND=agg; $(BIN)/nbdev_test --path nbs/index.ipynb & long=$$!; \
-	$(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_i]'; others=$$?; wait $$long && exit $$others
-	$(BIN)/python -m pytest tests
+	@green() { test $$1 -eq 0 && echo green || echo red; }; front=0; others=0; tests=0; \
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --path nbs/index.ipynb & long=$$!; \
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_i]' || others=$$?; \
+	wait $$long || front=$$?; \
+	$(BIN)/python -m pytest tests || tests=$$?; \
+	echo "make test: nbs/index.ipynb $$(green $$front), the other notebooks $$(green $$others), pytest $$(green $$tests)"; \
+	test $$front -eq 0 && test $$others -eq 0 && test $$tests -eq 0
+
+# What depends on rounding, as other processors round. ONLY='avx2' runs combinations whose names contain it.
+test-processors: $(READY)
+	$(BIN)/python tests/processors.py $(ONLY)
 
 # 20,000 annotation files, 30 kills, 5,000 predictions …; the same tests with smaller numbers are part of `make test`. The report is written if all are green.
 stress: $(READY)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from agreement import ap_range, oks_changes, same_centers, same_people
 from conftest import SHARED
 from logocap.coco import CocoFolder, average_precision, network_input
 from logocap.model import LEVELS, FastLogoCap, LogoCap, detect, detect_split
@@ -36,32 +37,30 @@ def picture(case, coco_mini): return network_input(coco_mini/case['image'], case
 def test_network(case, model, reference, coco_mini):
     ref, (x, _) = reference(case), picture(case, coco_mini)
     with torch.inference_mode(): out = model(x[None], case['flip_test'], case['level'])
-    valid = out['valid'][0]
+    valid, candidates = out['valid'][0], len(ref['network_poses'])
     if case['level'] == 'full':
         assert (np.abs(x.numpy() - ref['input']) > 1e-5).sum() <= 1  # one pixel of all cases falls on a tie of the rounding
         with torch.inference_mode(): fields = [model.fields(v) for v in (x[None], x[None].flip(-1))[:len(ref['heatmaps_raw'])]]
         assert relative(torch.cat([f[0] for f in fields]), ref['heatmaps_raw']) < 1e-4
         assert relative(torch.cat([f[1] for f in fields]), ref['offsets_raw']) < 1e-4
         assert relative(out['offsets'][0], ref['offsets']) < 1e-4
-        candidates = len(ref['centers'])
-        assert relative(out['centers'][0, :candidates], ref['centers']) < 1e-4
-        assert relative(out['kam'][0, :candidates], ref['kam']) < 1e-4
-        assert relative(out['mesh'][0][valid].permute(0, 2, 3, 1, 4), ref['mesh']) < 1e-4
-    poses = out['poses'][0][valid].numpy()
-    assert (np.linalg.norm((poses - ref['network_poses'])[..., :2], axis=-1) < .01).mean() >= .99  # two equal maxima may change places
-    assert relative(poses[..., 2], ref['network_poses'][..., 2]) < 1e-4
-    assert relative(out['scores'][0][valid], ref['network_scores']) < 1e-4
+        ours, theirs = same_centers(out['centers'][0].numpy(), ref['centers'])
+        assert len(ours) >= len(ref['centers']) - 1  # see same_people
+        for stage in ('centers', 'kam'):
+            assert relative(out[stage][0][ours], ref[stage][theirs]) < 1e-4
+        both = valid.numpy()[ours] & (theirs < candidates)
+        mesh = out['mesh'][0][ours[both]].permute(0, 2, 3, 1, 4)
+        assert relative(mesh, ref['mesh'][theirs[both]]) < 1e-4
+    found = out['poses'][0][valid].numpy(), out['scores'][0][valid].numpy()
+    same_people([found], [(ref['network_poses'], ref['network_scores'])])
 
 
 @per_case
 def test_poses(case, model, reference, coco_mini):
     ref, (x, matrix) = reference(case), picture(case, coco_mini)
     keypoints, scores = detect(model, x[None], matrix[None], case['flip_test'], (case['level'],))[case['level']][0]
-    assert len(scores) == case['people'] == len(ref['scores'])
-    order = np.argsort(-ref['scores'], kind='stable')
-    distance = np.linalg.norm(keypoints[..., :2] - ref['poses'][order][..., :2], axis=-1)
-    assert (distance < .01).mean() >= .99
-    assert relative(scores, ref['scores'][order]) < 1e-4
+    assert case['people'] == len(ref['scores'])
+    same_people([(keypoints, scores)], [(ref['poses'], ref['scores'])])
 
 
 @pytest.mark.parametrize('flip_test', (False, True))
@@ -79,12 +78,24 @@ def test_table1(flip_test, parity, tmp_path):
 
 @pytest.mark.parametrize('flip_test', (False, True))
 def test_table1_in_bfloat16(flip_test, parity, tmp_path, monkeypatch):
-    "Within a fifth of a point of the rows in float32; the bound, which only asks whether truth lies in the window, jumps when one keypoint of twelve pictures crosses an edge."
+    """Rows within what moved keypoints can do to those in float32.
+
+    bfloat16 has 8 bits, so a peak of σ = 8 px is flat but for rounding within σ·√(2/256) = .71 px of
+    its top, and each keypoint may move by as much. How many of the 14 people that carries over one
+    of COCO's thresholds, at .7 points each, depends on how near they are: the same results are scored
+    with all thresholds moved. The .2 beside that are for two who change places in rank. The bound
+    only asks whether truth lies in the window, and jumps when one keypoint crosses an edge.
+    """
     make = lambda name: make_table1(parity/'coco', 'val2017', parity/'w8.pth.tar', tmp_path/name, short_side=256, flip_test=flip_test, device='cpu')['rows']
     high = make('high')
     monkeypatch.setattr(LogoCap, 'optimize', lambda model: FastLogoCap(model, torch.bfloat16))
-    low = make('low')
-    for row, limit in (('Baseline', .2), ('Emp. Bound', 1), ('LOGO-CAP', .2)): assert abs(low[row]['AP'] - high[row]['AP']) < limit, row
+    low, folder = make('low'), CocoFolder(parity/'coco')
+    change = oks_changes(folder.coco, folder.image_ids(), 256, .71, everywhere=True).max()
+    for row, file in (('Baseline', 'baseline'), ('LOGO-CAP', 'logocap')):
+        found = json.loads((tmp_path/f'high/detections-{file}.json').read_text())
+        least, most = ap_range(folder.coco, found, folder.image_ids(), change)
+        assert least - .2 < low[row]['AP'] < most + .2, row
+    assert abs(low['Emp. Bound']['AP'] - high['Emp. Bound']['AP']) < 1
 
 
 @pytest.mark.parametrize('flip_test', (False, True))
@@ -97,15 +108,20 @@ def test_all_levels(flip_test, model, parity):
         for metric, value in expected[f'{"flip" if flip_test else "noflip"}-{level}'].items(): assert abs(points[metric] - value) < .3
 
 
+def by_picture(results, ids):
+    "Keypoints and scores of each picture."
+    for i in ids:
+        mine = [r for r in results if r['image_id'] == i]
+        keypoints = np.array([r['keypoints'] for r in mine]).reshape(-1, 17, 3)
+        yield keypoints, np.array([r['score'] for r in mine])
+
+
 def test_detections(model, parity):
     "The same people with the same scores as in the recorded COCO results."
     folder = CocoFolder(parity/'coco')
     ours = detect_split(model, folder, folder.image_ids(), 256, False, ('full',))['full']
     theirs = json.loads((parity/'detections-full-noflip.json').read_text())
-    key = lambda r: (r['image_id'], -round(r['score'], 6))
-    ours, theirs = sorted(ours, key=key), sorted(theirs, key=key)
-    assert [r['image_id'] for r in ours] == [r['image_id'] for r in theirs]
-    assert relative([r['score'] for r in ours], np.array([r['score'] for r in theirs])) < 1e-4
+    same_people(*(by_picture(results, folder.image_ids()) for results in (ours, theirs)))
     assert folder.coco.loadRes(ours).anns
 
 
@@ -117,7 +133,8 @@ def test_suppression_goes_by_centres(case, model, reference, coco_mini):
     with torch.inference_mode(): out = model(x[None], case['flip_test'], case['level'])
     order = torch.where(out['valid'], out['scores'], -torch.inf).argsort(1, descending=True)
     by_score = suppress_duplicates(out['poses'][0][order], out['scores'][0][order], out['valid'][0][order]).sum()
-    assert by_score == len(ref['scores']) - (case['file'] == '463557-256-noflip-partial.npz')
+    by_center = suppress_duplicates(out['poses'], out['scores'], out['valid']).sum()
+    assert by_score == by_center.item() - (case['file'] == '463557-256-noflip-partial.npz')
 
 
 def test_bfloat16(parity, coco_mini):

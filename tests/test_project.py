@@ -34,6 +34,26 @@ def test_readme_matches_index():
         if not link.startswith('http'): assert (ROOT/link).exists(), link
 
 
+@pytest.mark.parametrize('red', ('index.ipynb', 'others', 'pytest', ''))
+def test_a_red_part_stops_no_other(red, tmp_path):
+    "`make test` with programs that only say what they were asked for, one of them red."
+    (tmp_path/'bin').mkdir()
+    notebooks = 'case "$*" in *index.ipynb) part=index.ipynb;; *) part=others;; esac'
+    parts = dict(nbdev_test=notebooks, python='part=pytest')
+    for program, part in parts.items():
+        file = tmp_path/'bin'/program
+        file.write_text(f'#!/bin/sh\n{part}\necho "ran $part"\ntest "$part" != "{red}"\n')
+        file.chmod(0o755)
+    (tmp_path/'.ready').touch()
+    command = ['make', '-C', ROOT, 'test', f'VENV={tmp_path}']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == (not red)
+    for part in ('index.ipynb', 'others', 'pytest'): assert f'ran {part}\n' in done.stdout
+    colors = ['red' if red == part else 'green' for part in ('index.ipynb', 'others', 'pytest')]
+    said = 'make test: nbs/index.ipynb {}, the other notebooks {}, pytest {}\n'.format(*colors)
+    assert said in done.stdout
+
+
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)
 def test_notebook_is_stored_executed(path):
     nb = nbformat.read(path, 4)

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from agreement import ap_scatter, oks_changes, same_centers, same_people, ties_allowed
 from conftest import SHARED
 import logocap.model
 from logocap.adaptation import attract, reweigh
@@ -39,18 +40,6 @@ def fast(model): return model.optimize()
 def released(parity): return LogoCap.from_pretrained(parity/'w8.pth.tar').optimize()
 
 
-def agree(ours, theirs, share=.99):
-    "The same people in the same places; two equal maxima may change places."
-    distances = []
-    for (p, s), (q, t) in zip(ours, theirs, strict=True):
-        assert len(s) == len(t)
-        assert np.abs(s - t).max(initial=0) < 1e-4 * t.max(initial=1e-9)
-        order = np.linalg.norm(p[:, None, :, :2] - q[None, ..., :2], axis=-1).mean(-1).argmin(1)  # equal scores may change places, too
-        assert sorted(order) == list(range(len(s)))
-        distances += np.linalg.norm(p - q[order], axis=-1).ravel().tolist()
-    assert len(distances) > 16 and np.mean(np.array(distances) < .01) >= share
-
-
 def explained(level, kept, initial, at, xy):
     "Whether the reference's own adapted map of one keypoint holds other cells with the values that were read out, up to rounding, which lead to the place xy."
     options, one = ABLATIONS.get(level, {}), lambda t: t[at][None, None, None]
@@ -79,7 +68,9 @@ def test_drawn_people(model, fast, drawn, flip_test):
         assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
         off = (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) >= .01) & a['valid'][..., None]).nonzero().tolist()
         for at in map(tuple, off): assert level not in ('none', 'partial') and explained(level, kept, a['initial'], at, b['poses'][at][:2]), (level, at)
-        assert len(off) <= .01 * 17 * a['valid'].sum()
+        # beyond the border values repeat; where no Gaussian tells them apart, `explained` alone decides
+        allowed = ties_allowed(17 * int(a['valid'].sum()))
+        assert level == 'no_gaussian' or len(off) <= allowed, level
         assert torch.equal(*(suppress_duplicates(o['poses'], o['scores'], o['valid']) for o in (a, b)))
 
 
@@ -90,7 +81,7 @@ def test_released_values(case, released, coco_mini, parity):
     x, matrix = network_input(coco_mini/case['image'], case['short_side'])
     found = detect(released, x[None], matrix[None], case['flip_test'], (case['level'],))[case['level']]
     order = np.argsort(-ref['scores'], kind='stable')
-    agree(found, [(ref['poses'][order], ref['scores'][order])])
+    same_people(found, [(ref['poses'][order], ref['scores'][order])])
 
 
 @pytest.mark.parametrize('size', ((64, 64), (96, 64), (64, 160)))
@@ -99,13 +90,25 @@ def test_small_pictures(size):
     torch.manual_seed(0)
     model = LogoCap(4, 8, 8, 4, (12, 10, 8), 3)
     with torch.no_grad(): model.train().fields(torch.randn(4, 3, *size))
+    model.heatmap_head[-1].weight.data.mul_(.1)  # else most heights are below 0, and nothing is compared
     torch.nn.init.constant_(model.heatmap_head[-1].bias, 2.)
     torch.nn.init.constant_(model.cmp[-1].bias, .5)
-    fast, x = model.eval().optimize(), torch.randn(2, 3, *size)
+    fast, x, compared = model.eval().optimize(), torch.randn(2, 3, *size), 0
     with torch.inference_mode():
         for flip_test in (False, True):
             a, b = model(x, flip_test), fast(x, flip_test)
-            for stage in ('heatmaps', 'offsets', 'embedding', 'centers', 'initial', 'kam', 'scores'): assert (a[stage] - b[stage]).abs().max() <= 1e-3 * a[stage].abs().max(), stage
+            for stage in ('heatmaps', 'offsets', 'embedding'):
+                assert (a[stage] - b[stage]).abs().max() <= 1e-3 * a[stage].abs().max(), stage
+            for n in range(2):  # candidates of equal height may change places, those of height 0 lie anywhere
+                i, j = same_centers(a['centers'][n].numpy(), b['centers'][n].numpy())
+                people = int((a['centers'][n, :, 2] > 0).sum())
+                assert people - len(i) <= 2 * ties_allowed(people)
+                compared += len(i)
+                if not len(i): continue
+                for stage in ('centers', 'initial', 'kam', 'scores'):
+                    apart = (a[stage][n, i] - b[stage][n, j]).abs().max()
+                    assert apart <= 1e-3 * a[stage].abs().max(), stage
+    assert compared
 
 
 @pytest.mark.parametrize('method', ('centernet', 'dekr', 'associative_embedding'))
@@ -117,9 +120,12 @@ def test_prior_arts(method, drawn):
         with torch.inference_mode(): theirs, ours = (m.poses_of(fields(x, flip_test), x.shape[-2:], m.levels) for m, fields in ((model, model.fields), (fast, getattr(fast, 'lean_fields', fast.fields))))
         for level in model.levels:
             a, b = theirs[level], ours[level]
-            assert torch.equal(a['valid'], b['valid']) and a['valid'].sum() > 10
-            assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
-            assert (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) < .01)[a['valid']]).float().mean() >= .99
+            assert a['valid'].sum() > 10
+            found = []
+            for o in (a, b):
+                stages = zip(o['poses'], o['scores'], o['valid'])
+                found.append([(p[v].numpy(), t[v].numpy()) for p, t, v in stages])
+            same_people(*found)
     image = np.full((64, 80, 3), 128, np.uint8)
     model.predict(image, False, 64), model.predict(image, False, 64)
     made = model.made[1]
@@ -134,7 +140,8 @@ def test_batches(fast, drawn):
     "A picture alone, and the same one in a batch."
     x, m = drawn
     together = detect(fast, x, m)['full']
-    agree([found for i in range(len(x)) for found in detect(fast, x[i:i + 1], m[i:i + 1])['full']], together)
+    alone = [detect(fast, x[i:i + 1], m[i:i + 1])['full'][0] for i in range(len(x))]
+    same_people(alone, together)
 
 
 def test_original_stays_as_it_is(model, drawn):
@@ -151,7 +158,8 @@ def test_fast_network_can_be_copied(fast, drawn):
     "Among others by pickle, to other processes; after it has run, when oneDNN keeps kernels in its own order."
     x, m = (t[:1] for t in drawn)
     found = detect(fast, x, m)['full']
-    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))): agree(detect(other, x, m)['full'], found, 1)
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        same_people(detect(other, x, m)['full'], found)
 
 
 def test_without_onednn(model, drawn, monkeypatch):
@@ -159,7 +167,7 @@ def test_without_onednn(model, drawn, monkeypatch):
     import logocap.fast
     monkeypatch.setattr(logocap.fast, 'one_pass', lambda dtype: False)
     x, m = (t[:4] for t in drawn)
-    agree(detect(model.optimize(), x, m)['full'], detect(model, x, m)['full'])
+    same_people(detect(model.optimize(), x, m)['full'], detect(model, x, m)['full'])
 
 
 @pytest.mark.parametrize('k, window', ((0, 11), (3, 5)))
@@ -178,16 +186,24 @@ def test_other_networks(k, window):
 def test_scales_of_a_fast_network(model, fast, drawn):
     x, m = (t[:2] for t in drawn)
     ours, theirs = (detect(Scales(n, (1, 2)).eval(), x, m)['full'] for n in (fast, model))
-    agree(ours, theirs)
+    same_people(ours, theirs)
 
 
 @pytest.mark.parametrize('split, flip_test', (('val', False), ('occluded', True)))
 def test_bfloat16(model, split, flip_test):
-    "Convolutions in bfloat16, what is read off in float32: the same AP within a fifth of a point, on all drawn people."
+    """Convolutions in bfloat16, what is read off in float32: the AP of float32 within its scatter.
+
+    Each keypoint may move by .71 px, see test_parity.py; on hundreds of people that nearly cancels.
+    """
     folder = CocoFolder(own_data('people'), split)
     ids = folder.image_ids()
     low, high = (detect_split(m, folder, ids, None, flip_test, LEVELS, 6) for m in (model.optimize(torch.bfloat16), model.optimize()))
-    for level in LEVELS: assert abs(average_precision(folder.coco, low[level], ids)['AP'] - average_precision(folder.coco, high[level], ids)['AP']) < .2, level
+    changes = oks_changes(folder.coco, ids, None, .71, everywhere=True)
+    for level in LEVELS:
+        points = [average_precision(folder.coco, found[level], ids)['AP'] for found in (low, high)]
+        apart = points[0] - points[1]
+        limit = ap_scatter(folder.coco, high[level], ids, changes)
+        assert abs(apart) < limit, (level, apart, limit)
 
 
 def test_nobody_and_broken_numbers(fast):

@@ -3,6 +3,7 @@ import json
 import shutil
 import zipfile
 import pytest
+from agreement import ties_allowed
 from conftest import ROOT
 from test_commands import fails
 from logocap.tables import paper, paper_rows, quoted_differences
@@ -167,5 +168,6 @@ def test_what_levels_share_changes_nothing(parity):
             whole, quick = poses_from_fields(*fields, model.cmp, x.shape[-2:], level), poses_from_fields(*fields, model.cmp, x.shape[-2:], level, True, kept)
             n = quick['valid'].shape[1]
             assert not whole['valid'][:, n:].any() and torch.equal(whole['valid'][:, :n], quick['valid'])
-            near = (whole['poses'][:, :n] - quick['poses'])[quick['valid']].abs() < 1e-2
-            assert near.float().mean() >= .99, level  # two equal maxima may change places
+            apart = (whole['poses'][:, :n] - quick['poses'])[..., :2].norm(dim=-1)
+            ties = apart[quick['valid']] >= 1e-2
+            assert ties.sum() <= ties_allowed(ties.numel()), level
