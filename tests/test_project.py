@@ -65,8 +65,6 @@ def test_notebook_is_stored_executed(path):
     assert not widget_views(nb)  # they would be dead
     assert path.stat().st_size < 1_000_000
     assert not any(c.metadata for c in nb.cells) and set(nb.metadata) <= {'kernelspec'}
-    assert len(nb.cells) <= 40
-    assert all(len(c.source.splitlines()) <= 40 for c in code)
     assert nb.cells[0].source.startswith('# ') and '\n> ' in nb.cells[0].source
 
 
