@@ -15,7 +15,8 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from .coco import KEYPOINTS, METRICS, SIGMAS, CocoFolder, average_precision, coco_index, input_size, network_input, read_image, whole_file, write_json
-from .model import detect, load_network
+from .checkpoints import load_network
+from .predict import detect
 from .tables import (Detector, detection_files, detections_of, file_hash, network_facts, options_of, over_seeds, paper, paper_rows, points, provenance)
 
 # %% ../nbs/11b_compare.ipynb #524e50b1

@@ -21,7 +21,8 @@ from .center_offset import suppress_duplicates, upsample
 from .upper_bound import best_cells, window_mesh
 from .kem import global_kem, global_mesh
 from .adaptation import attract, pose_scores, read_out, reweigh, reweighing_window
-from .model import LogoCap, detect_split
+from .model import LogoCap
+from .predict import detect_split
 from .tables import bound_rows, own_data
 
 # %% ../nbs/13_explore.ipynb #9559f064

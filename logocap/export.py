@@ -21,7 +21,10 @@ from .center_offset import find_centers, suppress_duplicates, upsample
 from .kem import local_kem, local_mesh
 from .adaptation import attract_locally, pose_scores, read_out, reweighing_window
 from .fast import FastNetwork
-from .model import LEVELS, LogoCap, Poses, command, load_network
+from .model import LEVELS, LogoCap
+from .checkpoints import load_network
+from .command import command
+from .predict import Poses
 
 # %% ../nbs/09b_export.ipynb #expt0004
 def _axis(at, side, cells):

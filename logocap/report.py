@@ -18,7 +18,7 @@ from .coco import (FLIP, KEYPOINTS, METRICS, CocoFolder, check_output, invert_af
                           transform_points, whole_file, write_json, write_text)
 from .center_offset import suppress_duplicates
 from .hrnet import embedded_weights
-from .model import command, poses_from_fields
+from .command import command
 from .tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of, points,
                             own_data, paper, provenance, table1_lines, table1_note, write_table, write_table1)
 from .compare import (PRIOR_ROWS, folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, measure_prior, named_files, paired_bootstrap,
@@ -132,7 +132,7 @@ def refinement(
     "A picture's poses, and the person and keypoint whose similarity to the truth changed most between initial and final pose."
     x, matrix = network_input(image, model.short_side)
     device, back = next(model.parameters()).device, invert_affine(matrix)
-    with torch.inference_mode(): out = poses_from_fields(*model.fields(x[None].to(device), flip_test), model.cmp, x.shape[-2:])
+    with torch.inference_mode(): out = model(x[None].to(device), flip_test)
     keep = suppress_duplicates(out['poses'], out['scores'], out['valid'])[0].cpu()
     before, after = (transform_points(out[stage][0].cpu()[keep][..., :2], back) for stage in ('initial', 'poses'))
     scores = out['scores'][0].cpu()[keep]

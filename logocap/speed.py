@@ -22,7 +22,8 @@ from .fast import embedding_windows, heatmap_windows, highest_nearby, keep_memor
 from .kem import global_kem, global_mesh, local_kem, local_mesh
 from .cmp import attraction_maps
 from .adaptation import attract, pose_scores, read_out, reweigh
-from .model import check_device, command, detect
+from .command import check_device, command
+from .predict import detect
 from .export import PACKAGES, need, onnx_predictor
 from .training import DrawnSamples, TrainingStep, collate, find_method, one_step, preset_recipe
 from .tables import code_hash, own_data

@@ -22,7 +22,10 @@ from .coco import METRICS, CocoFolder, average_precision, check_output, coco_res
 from .center_offset import sample_maps
 from .upper_bound import bound_results
 from .hrnet import find_weights
-from .model import LogoCap, check_device, detect_split, load_network
+from .model import LogoCap
+from .checkpoints import load_network
+from .command import check_device
+from .predict import detect_split
 
 # %% ../nbs/11_tables.ipynb #d7bd8293
 def own_data(
@@ -121,7 +124,7 @@ def file_hash(
 @functools.cache
 def code_hash() -> str: # 64 hexadecimal digits
     "SHA-256 of the modules that decide what is detected."
-    files = [Path(str(resources.files('logocap')/f'{m}.py')) for m in ('coco', 'hrnet', 'center_offset', 'upper_bound', 'kem', 'cmp', 'adaptation', 'fast', 'model', 'tables')]
+    files = [Path(str(resources.files('logocap')/f'{m}.py')) for m in ('coco', 'hrnet', 'center_offset', 'upper_bound', 'kem', 'cmp', 'adaptation', 'model', 'checkpoints', 'fast', 'predict', 'tables')]
     files += sorted(Path(str(resources.files('logocap')/'prior')).glob('*.py'))
     return hashlib.sha256(b''.join(f.read_bytes() for f in files if f.is_file())).hexdigest()
 

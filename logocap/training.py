@@ -25,7 +25,10 @@ from .hrnet import HRNet, find_weights, load_imagenet, load_strictly, read_tenso
 from .center_offset import person_centers
 from .losses import check_variant, fast_loss, ignore_mask, make_targets, pad_people, total_loss, training_stages
 from .fast import keep_memory
-from .model import LogoCap, PoseNetwork, check_device, command, detect_split, facts_of, prior_method, read_checkpoint
+from .model import LogoCap, PoseNetwork
+from .checkpoints import facts_of, prior_method, read_checkpoint
+from .command import check_device, command
+from .predict import detect_split
 
 # %% ../nbs/10_training.ipynb #7e6571c8
 @dataclass

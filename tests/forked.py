@@ -8,7 +8,7 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['torch._dynamo', 'matplotlib.figure', 'pycocotools.cocoeval', 'logocap.training', 'logocap.report'])
 COMMANDS = {'logocap-train': ('logocap.training', 'train_command'), 'logocap-tables': ('logocap.report', 'tables_command'),
-            'logocap-predict': ('logocap.model', 'predict_command'), 'logocap-data': ('logocap.report', 'data_command'),
+            'logocap-predict': ('logocap.predict', 'predict_command'), 'logocap-data': ('logocap.report', 'data_command'),
             'logocap-export': ('logocap.export', 'export_command')}
 
 

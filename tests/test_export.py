@@ -6,7 +6,8 @@ import pytest
 from conftest import SHARED
 from logocap.coco import network_input
 from logocap.export import FORMATS, LIMIT, PACKAGES, ExportedPoses, export_network, need, pose_differences
-from logocap.model import LogoCap, detect
+from logocap.model import LogoCap
+from logocap.predict import detect
 
 
 @pytest.fixture(scope='session')

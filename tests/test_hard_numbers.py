@@ -7,7 +7,8 @@ from PIL import Image
 from conftest import LONG, ROOT
 from logocap.center_offset import example_fields, suppress_duplicates, unflip_heatmaps, unflip_offsets
 from logocap.coco import FLIP, example_people, people_tensors, read_image
-from logocap.model import LEVELS, LogoCap, detect, poses_from_fields
+from logocap.model import LEVELS, LogoCap
+from logocap.predict import detect
 
 PART = 'numbers'
 SIZE = 192, 256  # H, W of the network input, px
@@ -31,7 +32,9 @@ def fields(people):
 
 
 def read(model, maps, level):
-    with torch.inference_mode(): return poses_from_fields(*maps, model.cmp, SIZE, level)
+    with torch.inference_mode():
+        stages = model.slow_keypointer(model.fast_keypointer(*maps, SIZE))
+        return dict(stages, **model.at_level(stages, level))
 
 
 def zero(h, o, e): return h * 0, o, e

@@ -9,7 +9,8 @@ from PIL import Image
 from conftest import LONG, ROOT
 from test_commands import fails
 from logocap.coco import read_image
-from logocap.model import LogoCap, detect_split, predict_command
+from logocap.model import LogoCap
+from logocap.predict import detect_split, predict_command
 
 PART = 'pictures'
 RNG = np.random.default_rng(0)
@@ -102,14 +103,14 @@ def test_one_batch(run, inside, tiny, tmp_path, tried):
 
 
 def test_a_folder_loses_a_picture(tiny, tmp_path, monkeypatch, tried):
-    import logocap.model
+    import logocap.predict
     (tmp_path/'in').mkdir()
     for n in range(3): PAGE.save(tmp_path/'in'/f'{n}.png')
-    seen = logocap.model.network_input
+    seen = logocap.predict.network_input
     def losing(image, *args, **kwargs):
         (tmp_path/'in/2.png').unlink(missing_ok=True)
         return seen(image, *args, **kwargs)
-    monkeypatch.setattr(logocap.model, 'network_input', losing)
+    monkeypatch.setattr(logocap.predict, 'network_input', losing)
     with pytest.raises(ValueError, match='1 of 3 pictures left out'):
         predict_command(images=[tmp_path/'in'], weights=tiny, out=tmp_path/'poses.json', short_side=64, flip_test=False, level='none', device='cpu')
     assert [f['file_name'] for f in json.loads((tmp_path/'poses.faults.json').read_text())] == ['2.png']

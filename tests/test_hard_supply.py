@@ -15,7 +15,7 @@ import sys
 def hook(event, args):
     if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.bind', 'socket.sendto', 'urllib.Request'): raise SystemExit(f'network used: {event} {args}')
 sys.addaudithook(hook)
-from logocap.model import predict_command
+from logocap.predict import predict_command
 from logocap.training import train_command
 sys.argv = ['logocap-predict', sys.argv[1], '--weights', sys.argv[2], '--short-side', '32', '--no-flip-test', '--device', 'cpu', '--out', sys.argv[3] + '/poses.json', '--draw', sys.argv[3] + '/drawn']
 predict_command()

@@ -6,7 +6,9 @@ import torch
 from agreement import ap_range, oks_changes, same_centers, same_people
 from conftest import SHARED
 from logocap.coco import CocoFolder, average_precision, network_input
-from logocap.model import LEVELS, FastLogoCap, LogoCap, detect, detect_split
+from logocap.model import LEVELS, LogoCap
+from logocap.fast import FastLogoCap
+from logocap.predict import detect, detect_split
 from logocap.tables import make_table1
 
 CASES = SHARED/'parity'/'cases.json'
@@ -33,10 +35,17 @@ def relative(ours, theirs):
 def picture(case, coco_mini): return network_input(coco_mini/case['image'], case['short_side'])
 
 
+def stages(model, x, case):
+    "All stages of an image, its people as they are read at the case's level."
+    with torch.inference_mode():
+        found = model(x[None], case['flip_test'])
+        return dict(found, **model.at_level(found, case['level']))
+
+
 @per_case
 def test_network(case, model, reference, coco_mini):
     ref, (x, _) = reference(case), picture(case, coco_mini)
-    with torch.inference_mode(): out = model(x[None], case['flip_test'], case['level'])
+    out = stages(model, x, case)
     valid, candidates = out['valid'][0], len(ref['network_poses'])
     if case['level'] == 'full':
         assert (np.abs(x.numpy() - ref['input']) > 1e-5).sum() <= 1  # one pixel of all cases falls on a tie of the rounding
@@ -130,7 +139,7 @@ def test_suppression_goes_by_centres(case, model, reference, coco_mini):
     "In the order of scores instead, one of the cases would lose a person."
     from logocap.center_offset import suppress_duplicates
     ref, (x, _) = reference(case), picture(case, coco_mini)
-    with torch.inference_mode(): out = model(x[None], case['flip_test'], case['level'])
+    out = stages(model, x, case)
     order = torch.where(out['valid'], out['scores'], -torch.inf).argsort(1, descending=True)
     by_score = suppress_duplicates(out['poses'][0][order], out['scores'][0][order], out['valid'][0][order]).sum()
     by_center = suppress_duplicates(out['poses'], out['scores'], out['valid']).sum()
@@ -147,7 +156,7 @@ def test_bfloat16(parity, coco_mini):
 
 def test_released_w32_layout(parity):
     "A network of the released W32's widths takes exactly the released checkpoint's names and shapes."
-    from logocap.model import our_name, read_widths
+    from logocap.checkpoints import our_name, read_widths
     shapes = json.loads((parity/'w32-keys.json').read_text())
     with torch.device('meta'):
         tensors = {our_name(n): torch.empty(s) for n, s in shapes.items()}

@@ -7,7 +7,8 @@ import torch
 from test_commands import fails
 import logocap.prior
 from logocap.hrnet import embedded_weights
-from logocap.model import _parser, load_network
+from logocap.checkpoints import load_network
+from logocap.command import make_parser
 from logocap.training import train_command
 
 
@@ -27,7 +28,7 @@ def test_trains_and_goes_on(tmp_path, method):
 
 
 def test_help():
-    said = ''.join(_parser(train_command.__wrapped__).format_help().split())
+    said = ''.join(make_parser(train_command.__wrapped__).format_help().split())
     for method in ('logocap', *(m.name for m in pkgutil.iter_modules(logocap.prior.__path__))): assert method.replace('_', '-') in said, method
 
 

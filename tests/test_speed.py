@@ -7,11 +7,14 @@ import pytest
 import torch
 from agreement import ap_scatter, oks_changes, same_centers, same_people, ties_allowed
 from conftest import SHARED
-import logocap.model
+import logocap.predict
 from logocap.adaptation import attract, reweigh
 from logocap.center_offset import suppress_duplicates
 from logocap.coco import CocoFolder, average_precision, network_input
-from logocap.model import ABLATIONS, LEVELS, FastLogoCap, LogoCap, detect, detect_split, load_network, poses_from_fields, stream_poses
+from logocap.model import ABLATIONS, LEVELS, LogoCap, busiest, middle
+from logocap.checkpoints import load_network
+from logocap.fast import FastLogoCap
+from logocap.predict import detect, detect_split, stream_poses
 from logocap.tables import Scales, own_data
 
 CASES = SHARED/'parity'/'cases.json'
@@ -42,10 +45,11 @@ def released(parity): return LogoCap.from_pretrained(parity/'w8.pth.tar').optimi
 
 def explained(level, kept, initial, at, xy):
     "Whether the reference's own adapted map of one keypoint holds other cells with the values that were read out, up to rounding, which lead to the place xy."
-    options, one = ABLATIONS.get(level, {}), lambda t: t[at][None, None, None]
-    kem = one(kept[f'kem {options.get("side", 97)}'])
-    kem = reweigh(kem) if options.get('gaussian', True) else kem
-    values = (kem if options.get('alone') else attract(kem, one(kept['kam']))).flatten()
+    options = ABLATIONS.get(level, {})
+    kem, kam = (kept[name][at][None, None, None] for name in ('kem', 'kam'))
+    kem = middle(kem, options.get('side', 97))
+    if options.get('gaussian', True): kem = reweigh(kem)
+    values = (attract(kem, kam) if options.get('attracted', True) else kem).flatten()
     size, weight = kem.shape[-1], options.get('weight', .75)
     first, second = ((values - v).abs().le(1e-6 * v).nonzero()[:, 0] for v in values.topk(2).values)
     place = lambda cell: torch.stack([cell % size, cell // size], -1) - size // 2 + initial[at] + options.get('shift', 0.)
@@ -59,15 +63,16 @@ def test_drawn_people(model, fast, drawn, flip_test):
     levels, x, made = (*LEVELS, *ABLATIONS), drawn[0], []
     with torch.inference_mode():
         for m in (model, fast):
-            fields, kept = getattr(m, 'lean_fields', m.fields)(x, flip_test), {}
-            made.append(({level: poses_from_fields(*fields, m.cmp, x.shape[-2:], level, True, kept, m.candidates, m.window, m.fast) for level in levels}, kept))
+            stages = busiest(m.fast_keypointer(*m.lean_fields(x, flip_test), x.shape[-2:]))
+            stages = m.slow_keypointer(stages)
+            made.append(({level: m.at_level(stages, level) for level in levels}, stages))
     (theirs, kept), (ours, _) = made
     for level in levels:
         a, b = theirs[level], ours[level]
         assert torch.equal(a['valid'], b['valid']) and a['valid'].sum() > 30
         assert (a['scores'] - b['scores'])[a['valid']].abs().max() < 1e-4 * a['scores'].max()
         off = (((a['poses'] - b['poses'])[..., :2].norm(dim=-1) >= .01) & a['valid'][..., None]).nonzero().tolist()
-        for at in map(tuple, off): assert level not in ('none', 'partial') and explained(level, kept, a['initial'], at, b['poses'][at][:2]), (level, at)
+        for at in map(tuple, off): assert level not in ('none', 'partial') and explained(level, kept, kept['initial'], at, b['poses'][at][:2]), (level, at)
         # beyond the border values repeat; where no Gaussian tells them apart, `explained` alone decides
         allowed = ties_allowed(17 * int(a['valid'].sum()))
         assert level == 'no_gaussian' or len(off) <= allowed, level
@@ -117,7 +122,7 @@ def test_prior_arts(method, drawn):
     model, (x, matrices) = load_network(f'{method}-21'), (t[:4] for t in drawn)
     fast = model.optimize()
     for flip_test in (False, True):
-        with torch.inference_mode(): theirs, ours = (m.poses_of(fields(x, flip_test), x.shape[-2:], m.levels) for m, fields in ((model, model.fields), (fast, getattr(fast, 'lean_fields', fast.fields))))
+        with torch.inference_mode(): theirs, ours = (m.poses_of(m.lean_fields(x, flip_test), x.shape[-2:], m.levels) for m in (model, fast))
         for level in model.levels:
             a, b = theirs[level], ours[level]
             assert a['valid'].sum() > 10
@@ -126,13 +131,8 @@ def test_prior_arts(method, drawn):
                 stages = zip(o['poses'], o['scores'], o['valid'])
                 found.append([(p[v].numpy(), t[v].numpy()) for p, t, v in stages])
             same_people(*found)
-    image = np.full((64, 80, 3), 128, np.uint8)
-    model.predict(image, False, 64), model.predict(image, False, 64)
-    made = model.made[1]
-    assert made is model.fastest() and made.fast and type(made) is type(model) and not model.fast
-    model.candidates = 7
-    assert model.fastest() is not made and model.fastest().candidates == 7
-    for refused in (made.optimize, lambda: made.save_pretrained('fast.safetensors')):
+    assert fast.fast and type(fast) is type(model) and not model.fast
+    for refused in (fast.optimize, lambda: fast.save_pretrained('fast.safetensors')):
         with pytest.raises(ValueError, match='the network that it was made of'): refused()
 
 
@@ -210,7 +210,8 @@ def test_nobody_and_broken_numbers(fast):
     "An empty batch of candidates cannot be; NaN in the heat maps must give nobody, not an error."
     fields = [torch.full((1, c, 16, 16), torch.nan) for c in (18, 34, 64)]
     with torch.inference_mode():
-        for level in LEVELS: assert not poses_from_fields(*fields[:2], torch.zeros(1, fast.widths['c3'], 16, 16), fast.cmp, (64, 64), level, True, fast=True)['valid'].any()
+        found = fast.poses_of((*fields[:2], torch.zeros(1, fast.widths['c3'], 16, 16)), (64, 64), LEVELS)
+        for level in LEVELS: assert not found[level]['valid'].any()
 
 
 @pytest.fixture
@@ -224,56 +225,14 @@ def small(tiny):
 def page(height, width, seed=0): return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@torch.no_grad()
-def step(model): model.backbone.conv1.weight.mul_(1.5)
-
-
-def load(model): model.load_state_dict({n: t + 1 if n == 'heatmap_head.3.bias' else t for n, t in model.state_dict().items()})
-
-
-CHANGES = dict(step=step, load=load, statistics=lambda m: m.backbone.bn1.running_var.mul_(4), candidates=lambda m: setattr(m, 'candidates', 7),
-               short_side=lambda m: setattr(m, 'short_side', 96), moved=lambda m: m.double().float())
-
-
-@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
-def test_predict_notices_changes(small, change):
-    "`predict` keeps its fast network until weights or settings change, and then gives what a network made afterwards gives."
-    kept = small.fastest()
-    predict = lambda: small.predict(page(64, 96), short_side=64, level='none')
-    before = predict()
-    assert isinstance(kept, FastLogoCap) and small.fastest() is kept
-    change(small)
-    after = predict()
-    made = small.fastest()
-    assert made is not kept and small.fastest() is made and made.candidates == small.candidates
-    fresh = small.optimize().predict(page(64, 96), short_side=64, level='none')
-    assert np.array_equal(after.keypoints, fresh.keypoints) and np.array_equal(after.scores, fresh.scores)
-    assert len(before) > 7 and np.array_equal(before.scores, after.scores) == (change in (CHANGES['moved'], CHANGES['short_side']))
-
-
-def test_what_predict_leaves_alone(small, fast):
-    "A subclass may compute something else, in training mode batch norms do; other dtypes and devices were not tried."
-    class Other(LogoCap): pass
-    other = Other(4, 8, 8, 4, (12, 10, 8), 3).eval()
-    for network in (other, fast, small.train(), small.eval().double(), small.float().to('meta')): assert network.fastest() is network
-    assert other.made is None
-
-
-def test_copies_make_their_own(small):
-    kept = small.fastest()
-    for other in (copy.copy(small), copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
-        assert other.made is None and small.fastest() is kept
-        assert other.fastest() is not kept and other.fastest() is other.fastest()
-
-
 @pytest.fixture
 def batches(monkeypatch):
     "The shapes that the network is given."
-    shapes, seen = [], logocap.model.detect
+    shapes, seen = [], logocap.predict.detect
     def noting(network, inputs, *args):
         shapes.append(tuple(inputs.shape))
         return seen(network, inputs, *args)
-    monkeypatch.setattr(logocap.model, 'detect', noting)
+    monkeypatch.setattr(logocap.predict, 'detect', noting)
     return shapes
 
 
@@ -285,7 +244,7 @@ def test_stream_keeps_the_order(small, tmp_path, batches):
     (tmp_path/'torn.jpg').write_bytes(b'torn')
     images = [page(64, 64 + 64 * (n % 3 == 1), n) for n in range(11)]
     for place, bad in ((0, tmp_path/'none.jpg'), (4, tmp_path/'torn.jpg'), (5, page(64, 6400)), (13, tmp_path/'none.jpg')): images.insert(place, bad)
-    found = list(stream_poses(small.fastest(), images, False, 64, 'none', 3))
+    found = list(stream_poses(small.optimize(), images, False, 64, 'none', 3))
     assert [id(image) for image, _ in found] == [id(image) for image in images]
     assert sorted(s[0] for s in batches) == [1, 1, 3, 3, 3]
     for n, (image, poses) in enumerate(found):
@@ -301,7 +260,7 @@ def test_a_rare_size_does_not_wait(small, batches):
         for n in range(1000):
             taken.append(n)
             yield page(64, 64) if n else page(64, 128)
-    first, poses = next(stream_poses(small.fastest(), source(), False, 64, 'none', 2))
+    first, poses = next(stream_poses(small.optimize(), source(), False, 64, 'none', 2))
     assert first.shape == (64, 128, 3) and len(poses) and batches[-1] == (1, 3, 64, 128)
     assert 8 * 2 < len(taken) <= 8 * 2 + 2 * 2 + 2
 
@@ -309,13 +268,13 @@ def test_a_rare_size_does_not_wait(small, batches):
 @pytest.mark.parametrize('error', (MemoryError(), RuntimeError('DefaultCPUAllocator: not enough memory')))
 def test_out_of_memory(small, monkeypatch, error):
     "A batch for which there is not enough is run picture by picture; one that is too large alone is named, the others go on."
-    seen, most = logocap.model.detect, [1]
+    seen, most = logocap.predict.detect, [1]
     def narrow(network, inputs, *args):
         if len(inputs) > most[0] or inputs.shape[-1] > 64: raise error
         return seen(network, inputs, *args)
     images = [page(64, 128 if n == 2 else 64, n) for n in range(6)]
     alone = [small.predict(image, False, 64, 'none') for image in images]
-    monkeypatch.setattr(logocap.model, 'detect', narrow)
-    for n, (image, poses) in enumerate(stream_poses(small.fastest(), images, False, 64, 'none', 5)): assert poses is error if n == 2 else same(poses, alone[n])
+    monkeypatch.setattr(logocap.predict, 'detect', narrow)
+    for n, (image, poses) in enumerate(stream_poses(small.optimize(), images, False, 64, 'none', 5)): assert poses is error if n == 2 else same(poses, alone[n])
     error = RuntimeError('something else')
-    with pytest.raises(RuntimeError, match='something else'): list(stream_poses(small.fastest(), images, False, 64, 'none', 5))
+    with pytest.raises(RuntimeError, match='something else'): list(stream_poses(small.optimize(), images, False, 64, 'none', 5))

@@ -156,18 +156,20 @@ def test_fast_scorer_equals_pycocotools(coco_mini, parity):
 
 
 def test_what_levels_share_changes_nothing(parity):
-    "Candidates that do not count left out, and stages of one level used for the next: the same poses."
+    "Candidates that count in no image left out, and levels read off the same stages: the same poses."
     import torch
     from logocap.coco import CocoFolder, network_input
-    from logocap.model import ABLATIONS, LEVELS, LogoCap, poses_from_fields
-    model, folder, kept = LogoCap.from_pretrained(parity/'w8.pth.tar'), CocoFolder(parity/'coco'), {}
+    from logocap.model import ABLATIONS, LEVELS, LogoCap
+    model, folder = LogoCap.from_pretrained(parity/'w8.pth.tar'), CocoFolder(parity/'coco')
     x, _ = network_input(folder.image_path(folder.image_ids()[0]), 128)
+    levels = (*LEVELS, *ABLATIONS)
     with torch.inference_mode():
         fields = model.fields(x[None])
-        for level in (*LEVELS, *ABLATIONS):
-            whole, quick = poses_from_fields(*fields, model.cmp, x.shape[-2:], level), poses_from_fields(*fields, model.cmp, x.shape[-2:], level, True, kept)
-            n = quick['valid'].shape[1]
-            assert not whole['valid'][:, n:].any() and torch.equal(whole['valid'][:, :n], quick['valid'])
-            apart = (whole['poses'][:, :n] - quick['poses'])[..., :2].norm(dim=-1)
-            ties = apart[quick['valid']] >= 1e-2
-            assert ties.sum() <= ties_allowed(ties.numel()), level
+        found = [model.poses_of(fields, x.shape[-2:], levels, trim) for trim in (False, True)]
+    for level in levels:
+        whole, quick = (f[level] for f in found)
+        n = quick['valid'].shape[1]
+        assert not whole['valid'][:, n:].any() and torch.equal(whole['valid'][:, :n], quick['valid'])
+        apart = (whole['poses'][:, :n] - quick['poses'])[..., :2].norm(dim=-1)
+        ties = apart[quick['valid']] >= 1e-2
+        assert ties.sum() <= ties_allowed(ties.numel()), level

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from logocap.coco import CocoFolder, average_precision, coco_results, normalize, write_json
-from logocap.model import detect
+from logocap.predict import detect
 from logocap.training import PRESETS, CocoSamples, square_transform, train
 
 data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 600

@@ -19,7 +19,9 @@ from ..hrnet import HRNet
 from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses, unflip_heatmaps, unflip_mean, unflip_offsets
 from ..adaptation import pose_scores
 from ..losses import fast_loss
-from ..model import PoseNetwork, check_device, command, patch
+from ..model import PoseNetwork
+from ..checkpoints import patch
+from ..command import check_device, command
 from ..training import CocoSamples, DrawnSamples, Method, Recipe, collate
 
 # %% ../../nbs/21_dekr.ipynb #de210004
