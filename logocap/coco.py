@@ -262,8 +262,11 @@ def input_size(
     height:int, # of the image, px
     short_side:int=512, # short side of the network input, px, a multiple of 32
 ) -> tuple: # width, height of the network input, px
-    """Size of the network input: the short side as asked for, the long side scaled alike and
-    rounded up to a multiple of 64; raises ValueError for sizes that make no sense."""
+    """Size of the network input: the short side as asked for, the long side in proportion,
+    rounded up to a multiple of 64.
+
+    Raises ValueError for an unusable size.
+    """
     if short_side < 32 or short_side % 32:
         raise ValueError(f'short side {short_side}: HRNet needs a positive multiple of 32')
     short, long = min(width, height), max(width, height)
