@@ -7,30 +7,35 @@ __all__ = ['window_steps', 'check_side', 'window_mesh', 'best_cells', 'reach', '
 
 # %% ../nbs/04_upper_bound.ipynb #a5ec8c29
 from collections import defaultdict
-import numpy as np
 import torch
-from .coco import (KEYPOINTS, SIGMAS, average_precision, coco_index, coco_results, example_people,
-                          keypoint_similarity, oks, people_tensors, show_poses)
+from .coco import SIGMAS, coco_results, oks, people_tensors
 
-# %% ../nbs/04_upper_bound.ipynb #beb4d638
+# %% ../nbs/04_upper_bound.ipynb #290a9d36
 def window_steps(
     scaled:bool=True, # steps in proportion to the keypoint's σ; otherwise 1 px for all
 ) -> torch.Tensor: # 17 steps, in px of the network input
-    "Distance of neighbouring window cells for each keypoint: σ_k / min σ px, or 1 px."
+    "Distance of neighboring window cells for each keypoint: σ_k / min σ px, or 1 px."
     return SIGMAS / SIGMAS.min() if scaled else torch.ones(17)
 
+# %% ../nbs/04_upper_bound.ipynb #fd7b5003
 def check_side(
     size:int, # cells a side
 ):
     "Raises ValueError for a window without a middle cell."
-    if size < 1 or size % 2 == 0: raise ValueError(f'window of {size} cells: its side must be odd, so that the keypoint is its centre')
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f'window of {size} cells: its side must be odd, '
+                         'so that the keypoint is its center')
 
+# %% ../nbs/04_upper_bound.ipynb #beb4d638
 def window_mesh(
     poses:torch.Tensor, # …×17×2, px
     size:int=11, # cells a side, odd
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
 ) -> torch.Tensor: # …×17×size×size×2, px
-    "A square of places around each keypoint: the mesh M of Eq. 5; raises ValueError for an even side."
+    """A square of places around each keypoint: the mesh M of Eq. 5.
+
+    Raises ValueError for an even side.
+    """
     check_side(size)
     cells = torch.arange(size, device=poses.device) - size // 2
     grid = torch.stack(torch.meshgrid(cells, cells, indexing='xy'), -1).to(poses)
@@ -45,10 +50,15 @@ def best_cells(
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
     pixel=1., # px of `poses` that make one px of the network input
 ) -> torch.Tensor: # …×17×2, px
-    "The window cell nearest to the truth, for each keypoint: what a perfect local search would return; raises ValueError for an even side."
+    """The window cell nearest to the truth, for each keypoint: what a perfect search would return.
+
+    Raises ValueError for an even side.
+    """
     check_side(size)
     steps = (window_steps(scaled).to(poses) * pixel)[:, None]
-    return poses + steps * ((truth - poses) / steps).round().clamp(-(size // 2), size // 2)
+    rim = size // 2
+    cells = ((truth - poses) / steps).round().clamp(-rim, rim)
+    return poses + steps * cells
 
 # %% ../nbs/04_upper_bound.ipynb #dc9c1358
 def reach(
@@ -58,31 +68,44 @@ def reach(
     size:int=11, # cells a side, odd
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
     pixel=1., # px of `poses` that make one px of the network input
-) -> tuple: # moved poses N×17×2, their OKS N (0 without people), index N of the person matched (-1 without)
-    "Each pose moved onto the person it can reach best within its windows: the empirical upper bound (Table 1)."
-    if not len(people): return poses, poses.new_zeros(len(poses)), torch.full((len(poses),), -1, device=poses.device)
-    moved = best_cells(poses[:, None], people[..., :2], size, scaled, pixel)
+) -> tuple: # moved poses N×17×2, their OKS N, index N of the person matched
+    """Each pose moved onto the person it can reach best: the empirical upper bound (Table 1).
+
+    Where there are no people, poses stay, their OKS is 0 and the index -1.
+    """
+    if not len(people):
+        nobody = torch.full((len(poses),), -1, device=poses.device)
+        return poses, poses.new_zeros(len(poses)), nobody
+
+    moved = best_cells(poses[:, None], people[..., :2], size, scaled, pixel)  # N×M×17×2
     moved = torch.where(people[..., 2:] > 0, moved, poses[:, None])
     score, person = oks(moved, people, areas).max(1)
-    return moved[torch.arange(len(poses), device=poses.device), person], score, person
+    each = torch.arange(len(poses), device=poses.device)
+    return moved[each, person], score, person
 
 # %% ../nbs/04_upper_bound.ipynb #9629d709
 def bound_results(
     truth, # `pycocotools.coco.COCO` of the annotations
-    results:list, # detections in COCO's results format, px of the source pictures
+    results:list, # detections in COCO's results format, px of the source images
     size:int=11, # window cells a side, odd
     pixels:dict=None, # image id → source px that make one px of the network input; None: 1
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
     perfect_ranking:bool=False, # score each pose by its OKS instead of the network's score
 ) -> list: # the same detections, moved, in COCO's results format
-    "The empirical upper bound of detections: every keypoint moved to its best window cell (Table 1, Emp. Bound)."
-    by_image, bound = defaultdict(list), []
-    for r in results: by_image[r['image_id']].append(r)
-    for image_id, rs in by_image.items():
-        people = [a for a in truth.imgToAnns[image_id] if a['num_keypoints'] > 0 and not a['iscrowd']]
+    "The empirical upper bound: every keypoint moved to its best window cell (Table 1, Emp. Bound)."
+    by_image = defaultdict(list)
+    for result in results: by_image[result['image_id']].append(result)
+
+    bound = []
+    for image_id, detections in by_image.items():
+        annotations = truth.imgToAnns[image_id]
+        people = [a for a in annotations if a['num_keypoints'] > 0 and not a['iscrowd']]
         keypoints, areas, _ = people_tensors(people)
-        poses = torch.tensor([r['keypoints'] for r in rs], dtype=torch.float32).reshape(-1, 17, 3)
-        moved, own, _ = reach(poses[..., :2], keypoints, areas, size, scaled, pixels[image_id] if pixels else 1.)
-        scores = own if perfect_ranking else [r['score'] for r in rs]
+        poses = torch.tensor([d['keypoints'] for d in detections], dtype=torch.float32)
+        poses = poses.reshape(-1, 17, 3)
+
+        pixel = pixels[image_id] if pixels else 1.
+        moved, scores, _ = reach(poses[..., :2], keypoints, areas, size, scaled, pixel)
+        if not perfect_ranking: scores = [d['score'] for d in detections]
         bound += coco_results(image_id, torch.cat([moved, poses[..., 2:]], -1), scores)
     return bound

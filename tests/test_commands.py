@@ -105,7 +105,7 @@ def test_predict_in_batches(inside, tiny, tmp_path):
     fails(inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--batch-size', 0, '--out', tmp_path/'none.json'), 'batch of 0 pictures', 'logocap-predict')
 
 
-@pytest.mark.parametrize('content, fault', ((None, 'no such picture'), (b'not a picture', 'not a readable picture'), (b'', 'not a readable picture')))
+@pytest.mark.parametrize('content, fault', ((None, 'no such picture'), (b'not a picture', 'not a readable image'), (b'', 'not a readable image')))
 def test_predict_bad_picture(inside, tiny, tmp_path, content, fault):
     bad, out = tmp_path/'bad.jpg', tmp_path/'poses.json'
     if content is not None: bad.write_bytes(content)
@@ -119,9 +119,9 @@ def test_damaged_picture_is_one_line(inside, tiny, tmp_path, recwarn):
     Image.new('RGB', (90, 70)).save(tmp_path/'torn.tif')
     whole = (tmp_path/'torn.tif').read_bytes()
     (tmp_path/'torn.tif').write_bytes(whole[:60])
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match='not a readable picture'): read_image(tmp_path/'torn.tif')
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='not a readable image'): read_image(tmp_path/'torn.tif')
     recwarn.clear()
-    fails(inside('logocap-predict', tmp_path/'torn.tif', '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--out', tmp_path/'poses.json'), 'torn.tif: not a readable picture', 'logocap-predict')
+    fails(inside('logocap-predict', tmp_path/'torn.tif', '--weights', tiny, '--short-side', 64, '--device', 'cpu', '--out', tmp_path/'poses.json'), 'torn.tif: not a readable image', 'logocap-predict')
     assert not recwarn.list
 
 
@@ -139,7 +139,7 @@ def test_error_in_a_reading_process_is_one_line(run, tiny, folder, tmp_path):
     shutil.copytree(folder, tmp_path/'coco')
     (tmp_path/'coco/val2017/blank.png').write_bytes(b'torn')
     fails(run('logocap-tables', '--data', tmp_path/'coco', '--weights', tiny, '--short-side', 64, '--workers', 1, '--device', 'cpu', '--out', tmp_path/'out'),
-          'blank.png: not a readable picture', 'logocap-tables')
+          'blank.png: not a readable image', 'logocap-tables')
     assert not (tmp_path/'out').exists()
 
 

@@ -146,7 +146,7 @@ def test_mutated_text(load, tried):
     ('annotations', 2, dict(keypoints=[0, 0, math.nan] * 17), 'annotations[2] "keypoints"'),
     ('annotations', 2, dict(bbox=[0, 0, math.inf, 1]), 'annotations[2] "bbox"'),
     ('annotations', 2, dict(area=-1), 'annotations[2] "area" is -1'),
-    ('annotations', 2, dict(area=0), 'annotations[2] has labelled keypoints, but an area'),
+    ('annotations', 2, dict(area=0), 'annotations[2] has labeled keypoints, but an area'),
     ('annotations', 2, dict(id=1), 'annotations[2] has the id 1, which another has'),
     ('annotations', 2, dict(id=0), 'annotations[2] "id" is 0, not a whole number above 0'),
     ('annotations', 2, dict(image_id=77), 'annotations[2] names image 77'),

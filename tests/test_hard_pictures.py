@@ -52,16 +52,16 @@ def bad_pictures(d):
     whole = (d/'whole.jpg').read_bytes()
     (d/'whole.jpg').unlink()
     made = {}
-    for name, content, fault in (('empty.jpg', b'', 'not a readable picture'), ('text.jpg', b'a text\n' * 99, 'not a readable picture'),
-                                 ('cut.jpg', whole[:len(whole) // 2], 'truncated'), ('head.jpg', whole[:20], 'not a readable picture'),
+    for name, content, fault in (('empty.jpg', b'', 'not a readable image'), ('text.jpg', b'a text\n' * 99, 'not a readable image'),
+                                 ('cut.jpg', whole[:len(whole) // 2], 'truncated'), ('head.jpg', whole[:20], 'not a readable image'),
                                  ('thin.png', large_png(1, 5000), 'more than 16 times'), ('bomb.png', large_png(20000, 20000), 'decompression bomb'),
-                                 ('program.jpg', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not a readable picture')):
+                                 ('program.jpg', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not a readable image')):
         (d/name).write_bytes(content)
         made[d/name] = fault
     Image.fromarray(RNG.random((7, 9)).astype(np.float32)).save(d/'floats.tif')
     (d/'folder.jpg').mkdir()
     (d/'lost.jpg').symlink_to(d/'nowhere')
-    return {**made, d/'floats.tif': 'grey levels', d/'folder.jpg': 'no such picture', d/'lost.jpg': 'no such picture'}
+    return {**made, d/'floats.tif': 'gray levels', d/'folder.jpg': 'no such image', d/'lost.jpg': 'no such image'}
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +96,7 @@ def test_one_batch(run, inside, tiny, tmp_path, tried):
     results = json.loads((tmp_path/'poses.json').read_text())
     assert {r['file_name'] for r in results} == {f.name for f in good} and len(list((tmp_path/'drawn').iterdir())) == len(good)
     before = (tmp_path/'poses.json').read_bytes()
-    for name, fault, *more in (('cut.jpg', 'cut.jpg: not a readable picture'), ('1x1.png', 'out of memory (', '--short-side', 3_200_000), ('1x1.png', "invalid number value: 'nan'", '--threshold', 'nan')):
+    for name, fault, *more in (('cut.jpg', 'cut.jpg: not a readable image'), ('1x1.png', 'out of memory (', '--short-side', 3_200_000), ('1x1.png', "invalid number value: 'nan'", '--threshold', 'nan')):
         fails(inside('logocap-predict', tmp_path/'in'/name, *options, *more), fault, 'logocap-predict')
         assert (tmp_path/'poses.json').read_bytes() == before
     tried(PART, 'pictures of a folder in one command', len(good) + len(bad), 'the unreadable ones named, in the JSON too, the others done')
@@ -154,7 +154,7 @@ def test_mutated_pictures(tmp_path, tried):
         start, outcome = time.time(), 'read'
         try: pixels = read_image(tmp_path/'mutated', upright=True)
         except ValueError as e:
-            assert str(e).startswith(f'{tmp_path/"mutated"}: not a readable picture') and '\n' not in str(e)
+            assert str(e).startswith(f'{tmp_path/"mutated"}: not a readable image') and '\n' not in str(e)
             outcome = 'one line'
         else: assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
         assert time.time() - start < 10

@@ -105,7 +105,7 @@ def test_bad_training_picture_is_named(tmp_path):
     (tmp_path/'train2017').mkdir()
     (tmp_path/'annotations/person_keypoints_train2017.json').write_text(json.dumps(example_people()))
     samples = CocoSamples(CocoFolder(tmp_path, 'train2017'), TINY)
-    for size, fault in (((256, 320), 'blank.png: its size is not the 320×256 px'), (None, 'blank.png: not a readable picture')):
+    for size, fault in (((256, 320), 'blank.png: its size is not the 320×256 px'), (None, 'blank.png: not a readable image')):
         if size: Image.new('RGB', size).save(tmp_path/'train2017/blank.png')
         else: (tmp_path/'train2017/blank.png').write_bytes(b'torn')
         with pytest.raises(ValueError, match=fault): samples[0, 0, 0.]

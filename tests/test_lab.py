@@ -113,7 +113,7 @@ def test_an_uploaded_picture_is_looked_at(notebook):
     upload('people.png', file.getvalue())
     assert '320×256' in changed(notebook, box, before)[0]
     upload('broken.png', file.getvalue()[:100])
-    box.locator('.widget-html-content', has_text='broken.png: not a readable picture').wait_for()
+    box.locator('.widget-html-content', has_text='broken.png: not a readable image').wait_for()
 
 
 def test_frames_move(notebook):
