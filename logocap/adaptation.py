@@ -15,10 +15,12 @@ def reweighing_window(
     device=None, # where to make it
 ) -> torch.Tensor: # a×a, 1 in the middle
     "The Gaussian prior of Eq. 8: σ = (a − 1) / 6, values under 1e-4 set to 0."
+    sigma = (size - 1) / 6
     d = torch.arange(size, device=device) - size // 2
-    g = torch.exp(-(d[:, None]**2 + d**2) / (2 * ((size - 1) / 6)**2))
+    g = torch.exp(-(d[:, None]**2 + d**2) / (2 * sigma**2))
     return torch.where(g < 1e-4, 0., g)
 
+# %% ../nbs/07_adaptation.ipynb #3efbde6a
 def reweigh(
     kem:torch.Tensor, # B×N×17×a×a global maps
 ) -> torch.Tensor: # B×N×17×a×a
@@ -26,21 +28,37 @@ def reweigh(
     return kem * reweighing_window(kem.shape[-1], kem.device)
 
 # %% ../nbs/07_adaptation.ipynb #39c0babb
+def _convolve(kem, kernels):
+    "Maps B×N×17×a×a, each convolved with its own kernel of B×N×17×m×m."
+    size, m = kem.shape[-1], kernels.shape[-1]
+    maps = kem.reshape(1, -1, size, size)
+    rotated = kernels.flip(-1, -2).reshape(-1, 1, m, m).to(maps)
+    return F.conv2d(maps, rotated, padding=m // 2, groups=maps.shape[1]).view_as(kem)
+
+# %% ../nbs/07_adaptation.ipynb #45fbdb9d
+def _convolve_by_fourier(kem, kernels):
+    "The same as `_convolve`, but for rounding."
+    size, m = kem.shape[-1], kernels.shape[-1]
+    whole = -(-(size + m - 1) // 4) * 4 # room for map and kernel, a multiple of 4
+    kem_dtype = torch.promote_types(kem.dtype, torch.float32)
+    kernel_dtype = torch.promote_types(kernels.dtype, torch.float32)
+    map_spectrum = torch.fft.rfft2(kem.to(kem_dtype), (whole, whole))
+    kernel_spectrum = torch.fft.rfft2(kernels.to(kernel_dtype), (whole, whole))
+    result = torch.fft.irfft2(map_spectrum * kernel_spectrum, (whole, whole))
+    middle = slice(m // 2, m // 2 + size)
+    return result[..., middle, middle].to(kem)
+
+# %% ../nbs/07_adaptation.ipynb #4d99f99d
 def attract(
     kem:torch.Tensor, # B×N×17×a×a reweighed global maps
     kam:torch.Tensor, # B×N×17×m×m attraction maps, m odd
 ) -> torch.Tensor: # B×N×17×a×a adapted maps
     "Global maps convolved with attraction maps, each with its own: the adaptation of Eq. 9."
-    if kem.shape[:3].numel() == 0: return torch.zeros_like(kem) # nobody: conv2d takes no empty groups
-    size, m = kem.shape[-1], kam.shape[-1]
-    kernels = kam / m**2
-    if kem.device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX2': # there oneDNN's grouped convolution is five times slower than this
-        whole = -(-(size + m - 1) // 4) * 4
-        full = lambda t: torch.fft.rfft2(t.to(torch.promote_types(t.dtype, torch.float32)), (whole, whole)) # no transforms of half precision
-        spectrum = full(kem) * full(kernels)
-        return torch.fft.irfft2(spectrum, (whole, whole))[..., m // 2:m // 2 + size, m // 2:m // 2 + size].to(kem)
-    maps = kem.reshape(1, -1, size, size)
-    return F.conv2d(maps, kernels.flip(-1, -2).reshape(-1, 1, m, m).to(maps), padding=m // 2, groups=maps.shape[1]).view_as(kem)
+    if kem.shape[:3].numel() == 0: return torch.zeros_like(kem)
+    kernels = kam / kam.shape[-1]**2
+    if kem.device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX2':
+        return _convolve_by_fourier(kem, kernels)
+    return _convolve(kem, kernels)
 
 # %% ../nbs/07_adaptation.ipynb #05e85267
 def read_out(
@@ -49,14 +67,16 @@ def read_out(
     centers:torch.Tensor, # B×N×3: x, y, score
     weight:float=.75, # λ, of the highest cell; the second takes the rest
 ) -> torch.Tensor: # B×N×17×3: x, y in input px, score
-    "Final keypoints: the weighted mean of the two highest cells, scored by their values and the centre's (Eq. 10)."
+    "Final keypoints: the weighted mean of the two highest cells, and its score (Eq. 10)."
     size = maps.shape[-1]
-    values, cells = maps.flatten(3).topk(2)
-    places = torch.stack([cells % size, cells // size], -1).to(poses) - size // 2 # B×N×17×2 cells×(x, y)
-    mean = lambda first, second: weight * first + (1 - weight) * second
-    xy = poses + mean(places[..., 0, :], places[..., 1, :])
-    return torch.cat([xy, (mean(values[..., 0], values[..., 1]) * centers[..., 2:])[..., None]], -1)
+    values, cells = maps.flatten(3).topk(2) # B×N×17×2, the highest first
+    places = torch.stack([cells % size, cells // size], -1).to(poses) - size // 2 # …×2×(x, y)
+    offset = weight * places[..., 0, :] + (1 - weight) * places[..., 1, :]
+    value = weight * values[..., 0] + (1 - weight) * values[..., 1]
+    score = value * centers[..., 2:]
+    return torch.cat([poses + offset, score[..., None]], -1)
 
+# %% ../nbs/07_adaptation.ipynb #3549ae03
 def pose_scores(
     poses:torch.Tensor, # B×N×17×3: x, y, score
 ) -> torch.Tensor: # B×N
@@ -66,24 +86,29 @@ def pose_scores(
 # %% ../nbs/07_adaptation.ipynb #cab2b6dc
 def adapt(
     kem:torch.Tensor, # B×N×17×97×97 global maps, as read
-    kam:torch.Tensor, # B×N×17×11×11 attraction maps; None: none, as if each were 1 in its middle cell
+    kam:torch.Tensor, # B×N×17×11×11 attraction maps; None: as if each were 1 in its middle cell
     poses:torch.Tensor, # B×N×17×2 initial poses, input px
     centers:torch.Tensor, # B×N×3: x, y, score
     gaussian:bool=True, # reweigh
     weight:float=.75, # λ, of the highest cell in the read-out
     shift:float=0., # px added to x and y of what is read out
 ) -> torch.Tensor: # B×N×17×3: x, y in input px, score
-    "Local-global contextual adaptation: reweigh, attract, read out (Eqs. 8 to 10), or all of it but one piece."
-    kem = reweigh(kem) if gaussian else kem
-    out = read_out(kem if kam is None else attract(kem, kam), poses, centers, weight)
-    return torch.cat([out[..., :2] + shift, out[..., 2:]], -1) if shift else out
+    "Local-global contextual adaptation: reweigh, attract, read out (Eqs. 8 to 10)."
+    if gaussian: kem = reweigh(kem)
+    if kam is not None: kem = attract(kem, kam)
+    out = read_out(kem, poses, centers, weight)
+    if shift: out = torch.cat([out[..., :2] + shift, out[..., 2:]], -1)
+    return out
 
+# %% ../nbs/07_adaptation.ipynb #480c949a
 def attract_locally(
     kam:torch.Tensor, # B×N×17×11×11 attraction maps
     mesh:torch.Tensor, # B×N×17×11×11×2 local mesh, input px
     centers:torch.Tensor, # B×N×3: x, y, score
 ) -> torch.Tensor: # B×N×17×3: x, y in input px, score
-    "Each keypoint moved to the arg max of its attraction map, scored by it and the centre: level 'partial', without the global maps."
-    score, cell = kam.flatten(3).max(-1)
-    xy = mesh.flatten(3, 4).gather(3, cell[..., None, None].expand(-1, -1, -1, 1, 2))[..., 0, :]
-    return torch.cat([xy, (score * centers[..., 2:])[..., None]], -1)
+    "Level 'partial': each keypoint at the arg max of its attraction map, scored by map and center."
+    value, cell = kam.flatten(3).max(-1) # B×N×17
+    places = mesh.flatten(3, 4) # B×N×17×121×2
+    xy = places.gather(3, cell[..., None, None].expand(-1, -1, -1, 1, 2))[..., 0, :]
+    score = value * centers[..., 2:]
+    return torch.cat([xy, score[..., None]], -1)

@@ -12,48 +12,63 @@ import torch.nn.functional as F
 
 # %% ../nbs/06_cmp.ipynb #83ead182
 class AttentiveNorm(nn.BatchNorm2d):
-    "Attentive normalization: batch norm with K affine pairs, mixed for each instance by its own statistics (reference 17)."
+    "Batch norm with K affine pairs, mixed for each instance by its own statistics (reference 17)."
     def __init__(self,
         channels:int, # C
         k:int=20, # K, affine pairs in the mixture
     ):
         super().__init__(channels, affine=False)
-        self.scales, self.shifts = (nn.Parameter(torch.empty(k, channels)) for _ in range(2))
-        for t, mean in ((self.scales, 1), (self.shifts, 0)):
-            if not t.is_meta: nn.init.normal_(t, mean, .1) # on meta it loads PyTorch's compiler: seconds
-        self.attention = nn.Conv2d(channels, k, 1, bias=False)
+        self.scales = nn.Parameter(torch.empty(k, channels)) # γ, K×C
+        self.shifts = nn.Parameter(torch.empty(k, channels)) # β, K×C
+        if not self.scales.is_meta:
+            nn.init.normal_(self.scales, 1, .1)
+            nn.init.normal_(self.shifts, 0, .1)
+        self.attention = nn.Conv2d(channels, k, 1, bias=False) # A
 
     def mixture(self,
         x:torch.Tensor, # P×C×h×w
     ) -> torch.Tensor: # P×K, between 0 and 1
-        "How much of each affine pair an instance takes: hsigmoid of a linear map of its mean over its deviation."
+        "How much of each affine pair an instance takes: y, by its mean over its deviation."
         var, mean = torch.var_mean(x, (2, 3), keepdim=True)
-        return F.hardsigmoid(self.attention(mean * torch.rsqrt(var + 1e-3)))[..., 0, 0]
+        ratio = mean * torch.rsqrt(var + 1e-3)
+        return F.hardsigmoid(self.attention(ratio))[..., 0, 0]
 
     def forward(self,
         x:torch.Tensor, # P×C×h×w, P people
     ) -> torch.Tensor: # P×C×h×w
         y = self.mixture(x)
-        return (y @ self.scales)[..., None, None] * super().forward(x) + (y @ self.shifts)[..., None, None]
+        scale = (y @ self.scales)[..., None, None]
+        shift = (y @ self.shifts)[..., None, None]
+        return scale * super().forward(x) + shift
 
 # %% ../nbs/06_cmp.ipynb #069c103d
 class MessagePassing(nn.Sequential):
-    "The CMP of Eq. 7: a person's local maps P×(17·C3)×11×11 → raw attraction maps P×17×11×11."
+    "The CMP of Eq. 7: local maps P×(17·C3)×11×11 of P people → raw attraction maps P×17×11×11."
     def __init__(self,
         c3:int=64, # channels of the embedding
         widths:tuple=(512, 256, 128), # C4, C5, C6
-        k:int=20, # affine pairs of the attentive normalization; 0: a plain batch norm in its place
+        k:int=20, # affine pairs of the attentive norm; 0: a plain batch norm in its place
     ):
         c4, c5, c6 = widths
-        super().__init__(nn.Conv2d(17 * c3, c4, 3, padding=1, bias=False), nn.BatchNorm2d(c4), nn.ReLU(),
-                         nn.Conv2d(c4, c5, 3, padding=1, bias=False), AttentiveNorm(c5, k) if k else nn.BatchNorm2d(c5), nn.ReLU(),
-                         nn.Conv2d(c5, c6, 3, padding=1, bias=False), nn.BatchNorm2d(c6), nn.ReLU(),
-                         nn.Conv2d(c6, 17, 1))
+        first = nn.Conv2d(17 * c3, c4, 3, padding=1, bias=False)
+        second = nn.Conv2d(c4, c5, 3, padding=1, bias=False)
+        second_norm = AttentiveNorm(c5, k) if k else nn.BatchNorm2d(c5)
+        third = nn.Conv2d(c5, c6, 3, padding=1, bias=False)
+        last = nn.Conv2d(c6, 17, 1)
+        super().__init__(
+            first, nn.BatchNorm2d(c4), nn.ReLU(),
+            second, second_norm, nn.ReLU(),
+            third, nn.BatchNorm2d(c6), nn.ReLU(),
+            last,
+        )
 
+# %% ../nbs/06_cmp.ipynb #97afc9d8
 def attraction_maps(
     cmp:MessagePassing, # the message passing
     kem:torch.Tensor, # B×N×(17·C3)×11×11 local keypoint expansion maps
 ) -> torch.Tensor: # KAMs, B×N×17×11×11 float32 in [0, 1]
-    "Keypoint attraction maps of all people of all pictures: Eq. 7, clamped to [0, 1]."
-    if kem.shape[:2].numel() == 0: return kem.new_zeros(*kem.shape[:2], 17, *kem.shape[-2:], dtype=torch.float32) # nobody: no statistics to take
-    return cmp(kem.flatten(0, 1)).unflatten(0, kem.shape[:2]).float().clamp(0, 1)
+    "Keypoint attraction maps of all people of all images: Eq. 7, clamped to [0, 1]."
+    b, n = kem.shape[:2]
+    if b * n == 0: # nobody: the norms have no statistics to take
+        return kem.new_zeros(b, n, 17, *kem.shape[-2:], dtype=torch.float32)
+    return cmp(kem.flatten(0, 1)).unflatten(0, (b, n)).float().clamp(0, 1)
