@@ -66,7 +66,7 @@ def test_what_is_not_finite_is_not_saved(name, tmp_path, tried):
 def test_out_of_memory(fault, tmp_path, monkeypatch, tried):
     def full(*args): raise fault
     monkeypatch.setattr(logocap.training, 'one_step', full)
-    with pytest.raises(ValueError, match='step 1: out of memory with 2 pictures of 64 px at a time: try --batch-size 1, or --accumulate 2'):
+    with pytest.raises(ValueError, match='step 1: out of memory with 2 images of 64 px at a time: try --batch-size 1, or --accumulate 2'):
         train(DrawnSamples(TINY, seed=5, length=64), TINY, tmp_path, 6, seed=5, device='cpu')
     with pytest.raises(ValueError, match='try a smaller --size'):
         with explained(1, list, TINY, 2, 1): raise fault

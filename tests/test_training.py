@@ -74,7 +74,7 @@ def test_samples_of_photographs(coco_mini):
     (('--data', 'nowhere'), 'nowhere: no such folder'),
     (('--size', 100), 'size 100'),
     (('--batch-size', 0), 'batch of 0'),
-    (('--accumulate', 3), 'batch of 8 pictures in 3 parts'),
+    (('--accumulate', 3), 'batch of 8 images in 3 parts'),
     (('--variant', 'mine'), "variant 'mine'"),
     (('--steps', 0), 'steps 0: at least 1'),
     (('--steps', 1, '--until', -3), 'until -3: at least 1'),
