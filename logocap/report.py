@@ -4,25 +4,37 @@
 
 # %% auto #0
 __all__ = ['ERRORS', 'ERROR_NOTE', 'PARTS', 'keypoint_errors', 'match_greedily', 'count_errors', 'measure_errors', 'error_lines',
-           'show_errors', 'refinement', 'measure_figure4', 'show_figure4', 'figure4_json', 'save_figure', 'report_page',
-           'prior_lines', 'prior_note', 'choose_networks', 'ablated_files', 'occluded_detectors', 'tables_command',
-           'make_parts', 'data_command']
+           'show_errors', 'refinement', 'measure_figure4', 'figure4_json', 'show_figure4', 'save_figure', 'report_page',
+           'Job', 'occluded_detectors', 'prior_lines', 'prior_note', 'choose_networks', 'ablated_files', 'make_parts',
+           'tables_command', 'data_command']
 
 # %% ../nbs/11c_report.ipynb #280001f5
-import argparse, base64, copy, html, io, json, sys, time
+import argparse
+import base64
+import copy
+import html
+import io
+import json
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import Param
-from .coco import (FLIP, KEYPOINTS, METRICS, CocoFolder, check_output, invert_affine, keypoint_similarity, network_input, oks, read_image, show_poses,
+from .coco import (FLIP, KEYPOINTS, METRICS, CocoFolder, check_output, invert_affine,
+                          keypoint_similarity, network_input, oks, read_image, show_poses,
                           transform_points, whole_file, write_json, write_text)
 from .center_offset import suppress_duplicates
 from .hrnet import embedded_weights
-from .command import command
-from .tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table, measure_ablations, measure_table1, open_split, options_of, points,
-                            own_data, paper, provenance, table1_lines, table1_note, write_table, write_table1)
-from .compare import (PRIOR_ROWS, folder_faults, folder_splits, image_matches, measure_speed, measure_table2, measure_table3, measure_prior, named_files, paired_bootstrap,
-                             read_speed, show_speed, table4, write_submission)
+from .model import command, poses_from_fields
+from .tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table,
+                            measure_ablations, measure_table1, open_split, options_of, own_data,
+                            paper, points, provenance, table1_lines, table1_note, write_table,
+                            write_table1)
+from .compare import (PRIOR_ROWS, folder_faults, folder_splits, image_matches, measure_prior,
+                             measure_speed, measure_table2, measure_table3, named_files,
+                             paired_bootstrap, read_speed, show_speed, table4, write_submission)
 
 # %% ../nbs/11c_report.ipynb #14f81c34
 ERRORS = ('good', 'jitter', 'inversion', 'swap', 'miss')
@@ -32,66 +44,109 @@ def keypoint_errors(
     people:torch.Tensor, # M×17×3 true people: x, y, v in the same px
     areas:torch.Tensor, # M, px²
     person:int, # whom the pose was matched with
-) -> torch.Tensor: # 17 positions in ERRORS; -1 where that person's keypoint is not labelled
+) -> torch.Tensor: # 17 positions in ERRORS; -1 where that person's keypoint is not labeled
     "What is wrong with each keypoint of a found person."
-    flip, seen = list(FLIP), people[..., 2] > 0
-    near = keypoint_similarity(pose, people[..., :2], areas) * seen
-    mirrored = keypoint_similarity(pose, people[:, flip, :2], areas) * seen[:, flip] * (torch.tensor(flip) != torch.arange(17))
-    other = torch.arange(len(people)) != person
-    swapped = torch.maximum(near, mirrored)[other].amax(0) if other.any() else torch.zeros(17)
-    kind = torch.full((17,), ERRORS.index('miss'))
-    for name, found in (('swap', swapped >= .5), ('inversion', mirrored[person] >= .5), ('jitter', near[person] >= .5), ('good', near[person] >= .85)):
-        kind[found] = ERRORS.index(name)
-    return torch.where(seen[person], kind, -1)
+    flip = list(FLIP)
+    labeled = people[..., 2] > 0
+    has_mirror = torch.tensor(flip) != torch.arange(17)
+    near = keypoint_similarity(pose, people[..., :2], areas) * labeled
+    mirrored = keypoint_similarity(pose, people[:, flip, :2], areas) * labeled[:, flip] * has_mirror
+    others = torch.arange(len(people)) != person
+    swapped = torch.zeros(17)
+    if others.any(): swapped = torch.maximum(near, mirrored)[others].amax(0)
 
+    kind = torch.full((17,), ERRORS.index('miss'))  # each of the next lines overrules those above
+    kind[swapped >= .5] = ERRORS.index('swap')
+    kind[mirrored[person] >= .5] = ERRORS.index('inversion')
+    kind[near[person] >= .5] = ERRORS.index('jitter')
+    kind[near[person] >= .85] = ERRORS.index('good')
+    return torch.where(labeled[person], kind, -1)
+
+# %% ../nbs/11c_report.ipynb #18bf3cf4
 def match_greedily(
     similarity:torch.Tensor, # D×M OKS, detections in the order of their scores
     least:float=.1, # OKS of a match
 ) -> list: # D positions of people, -1 for none
     "Each detection with the free person it suits best."
-    taken, match = set(), []
+    taken = set()
+    match = []
     for row in similarity.tolist():
-        best = max((m for m in range(len(row)) if m not in taken and row[m] >= least), key=row.__getitem__, default=-1)
+        free = [m for m in range(len(row)) if m not in taken and row[m] >= least]
+        best = max(free, key=row.__getitem__, default=-1)
         match.append(best)
         taken.add(best)
     return match
 
 # %% ../nbs/11c_report.ipynb #d6e20cdb
+def _best_f1_score(folder, results, image_ids):
+    "The least score of the detections with which F1 at OKS 0.5 is highest."
+    matches = image_matches(folder.coco, results, image_ids)
+    hits = matches['hit'][0].cumsum()
+    detections = (matches['hit'] | matches['miss'])[0].cumsum()
+    f1 = 2 * hits / np.maximum(detections + matches['people'].sum(), 1)
+    if not len(f1): return 0.
+    return float(matches['score'][f1.argmax()])
+
 def count_errors(
     folder:CocoFolder, # the split
     results:list, # detections in COCO's results format
     image_ids:list, # images that count
-) -> dict: # good … miss: shares of the labelled keypoints of people found; missed, background: people a true person; least_score
-    "The error analysis of a method on a split."
-    m = image_matches(folder.coco, results, image_ids)
-    tp, n = m['hit'][0].cumsum(), (m['hit'] | m['miss'])[0].cumsum()
-    f1 = 2 * tp / np.maximum(n + m['people'].sum(), 1)
-    least = float(m['score'][f1.argmax()]) if len(f1) else 0.
-    by_image, counts, missed, background, everybody = {i: [] for i in image_ids}, np.zeros(len(ERRORS), int), 0, 0, 0
+) -> dict: # good … miss, missed, background, least_score
+    """The error analysis of a method on a split.
+
+    good … miss: shares of the labeled keypoints of people found; missed, background: people and
+    detections for each true person; least_score: of the detections that took part."""
+    least = _best_f1_score(folder, results, image_ids)
+    by_image = {i: [] for i in image_ids}
     for r in sorted(results, key=lambda r: -r['score']):
-        if r['score'] >= least and r['image_id'] in by_image: by_image[r['image_id']].append(r['keypoints'])
+        if r['score'] >= least and r['image_id'] in by_image:
+            by_image[r['image_id']].append(r['keypoints'])
+
+    counts = np.zeros(len(ERRORS), int)
+    everybody, missed, background = 0, 0, 0
     for i, poses in by_image.items():
         people, areas, _ = folder.people(i)
         poses = torch.tensor(poses, dtype=torch.float32).reshape(-1, 17, 3)[..., :2]
-        match = match_greedily(oks(poses[:, None], people, areas)) if len(people) else [-1] * len(poses)
+        match = [-1] * len(poses)
+        if len(people): match = match_greedily(oks(poses[:, None], people, areas))
         for pose, person in zip(poses, match):
-            if person >= 0: counts += np.bincount(keypoint_errors(pose, people, areas, person) + 1, minlength=len(ERRORS) + 1)[1:]
-        everybody, missed, background = everybody + len(people), missed + len(people) - sum(p >= 0 for p in match), background + match.count(-1)
-    share = counts / max(counts.sum(), 1)
-    return dict(zip(ERRORS, share.tolist()), missed=missed / max(everybody, 1), background=background / max(everybody, 1), least_score=least)
+            if person < 0: continue
+            errors = keypoint_errors(pose, people, areas, person)
+            counts += np.bincount(errors + 1, minlength=len(ERRORS) + 1)[1:]  # without the -1
+        found = sum(person >= 0 for person in match)
+        everybody += len(people)
+        missed += len(people) - found
+        background += len(match) - found
 
+    shares = counts / max(counts.sum(), 1)
+    everybody = max(everybody, 1)
+    return dict(zip(ERRORS, shares.tolist()), missed=missed / everybody,
+                background=background / everybody, least_score=least)
+
+# %% ../nbs/11c_report.ipynb #5ac77bce
 def measure_errors(
     detector:Detector, # with folder and options
     networks:dict, # weights, baseline: lists of checkpoints
 ) -> dict: # methods: name → means over seeds; per_seed; provenance
     "The error analysis of baseline, LOGO-CAP's initial poses and LOGO-CAP, over seeds."
-    start, ids, per_seed = time.time(), detector.image_ids(), {}
-    for name, kind, level in (('Baseline', 'baseline', 'none'), ('initial poses', 'weights', 'none'), ('LOGO-CAP', 'weights', 'full')):
+    start = time.time()
+    ids = detector.image_ids()
+    methods = (('Baseline', 'baseline', 'none'), ('initial poses', 'weights', 'none'),
+               ('LOGO-CAP', 'weights', 'full'))
+    per_seed = {}
+    for name, kind, level in methods:
         for w in networks[kind]:
-            per_seed.setdefault(name, {})[str(w)] = count_errors(detector.folder, detections_of(detector, w, (level,))[level], ids)
-    mean = {n: {k: float(np.mean([r[k] for r in rows.values()])) for k in next(iter(rows.values()))} for n, rows in per_seed.items()}
+            found = detections_of(detector, w, (level,))[level]
+            per_seed.setdefault(name, {})[str(w)] = count_errors(detector.folder, found, ids)
+
+    mean = {}
+    for name, by_network in per_seed.items():
+        rows = list(by_network.values())
+        mean[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     options = options_of(detector, networks['weights'][0])
-    return dict(methods=mean, per_seed=per_seed, provenance=provenance(detector, [*networks['weights'], *networks['baseline']], len(ids), options, time.time() - start))
+    every = [*networks['weights'], *networks['baseline']]
+    record = provenance(detector, every, len(ids), options, time.time() - start)
+    return dict(methods=mean, per_seed=per_seed, provenance=record)
 
 # %% ../nbs/11c_report.ipynb #e26dc9f3
 def error_lines(
@@ -99,98 +154,161 @@ def error_lines(
 ) -> list: # lists of cells; the first is the head
     "The error analysis as a table, in per cent."
     kinds = (*ERRORS, 'missed', 'background')
-    return [['', *kinds], *([name, *(f'{100 * row[k]:.1f}' for k in kinds)] for name, row in measured['methods'].items())]
+    lines = [['', *kinds]]
+    for name, row in measured['methods'].items():
+        lines.append([name, *(f'{100 * row[kind]:.1f}' for kind in kinds)])
+    return lines
 
-ERROR_NOTE = ('good to miss: per cent of the labelled keypoints of people found. missed, background: people not found and detections of nobody, per 100 true people. '
+ERROR_NOTE = ('good to miss: per cent of the labelled keypoints of people found. '
+              'missed, background: people not found and detections of nobody, per 100 true people. '
               'Detections above the score of the best F1 at OKS 0.5.')
 
+# %% ../nbs/11c_report.ipynb #c3785b72
 def show_errors(
     measured:dict, # as `measure_errors` returns it
     axes, # two matplotlib axes: keypoints, people
 ):
     "Figure: what is wrong with the keypoints of found people, and with people."
-    names, colors = list(measured['methods'])[::-1], ('#4c9f70', '#e9c46a', '#c77dff', '#3a86ff', '#d1495b')
+    methods = measured['methods']
+    names = list(methods)[::-1]
     left = np.zeros(len(names))
-    for kind, color in zip(ERRORS, colors):
-        share = np.array([100 * measured['methods'][n][kind] for n in names])
-        axes[0].barh(names, share, left=left, color=color, label=kind)
-        left += share
-    axes[0].set(title='labelled keypoints of found people', xlabel='per cent', xlim=(0, 100))
+    for kind, color in zip(ERRORS, ('#4c9f70', '#e9c46a', '#c77dff', '#3a86ff', '#d1495b')):
+        shares = np.array([100 * methods[name][kind] for name in names])
+        axes[0].barh(names, shares, left=left, color=color, label=kind)
+        left += shares
+    axes[0].set(title='labeled keypoints of found people', xlabel='per cent', xlim=(0, 100))
+
     for shift, kind in ((.2, 'missed'), (-.2, 'background')):
-        axes[1].barh(np.arange(len(names)) + shift, [100 * measured['methods'][n][kind] for n in names], .38, label=kind)
+        shares = [100 * methods[name][kind] for name in names]
+        axes[1].barh(np.arange(len(names)) + shift, shares, .38, label=kind)
     axes[1].set(title='people', xlabel='per 100 true people', yticks=[])
-    for ax in axes: ax.legend(ncols=5, fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.28)) # below, where no bar is
+    for ax in axes:  # the legend below, where no bar is
+        ax.legend(ncols=5, fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.28))
 
 # %% ../nbs/11c_report.ipynb #2abbc9b8
+def _most_changed(before, after, people, areas, pairs):
+    "The pair of pose and person, and the keypoint, whose similarity changed most."
+    similarity = []
+    for poses in (before, after):
+        rows = []
+        for n, m in pairs:
+            near = keypoint_similarity(poses[n], people[m, :, :2], areas[m])
+            rows.append(near * (people[m, :, 2] > 0))
+        similarity.append(torch.stack(rows))
+    change = (similarity[1] - similarity[0]).abs()
+    position, keypoint = divmod(int(change.argmax()), 17)
+    n, m = pairs[position]
+    return dict(before=before[n], after=after[n], truth=people[m], keypoint=keypoint,
+                similarity=[float(s[position, keypoint]) for s in similarity])
+
 def refinement(
     model, # a LogoCap
-    image, # picture or its path
-    people:torch.Tensor, # M×17×3 true people, px of the picture
+    image, # image or its path
+    people:torch.Tensor, # M×17×3 true people, px of the image
     areas:torch.Tensor, # M, px²
-    flip_test:bool=False, # average with the mirrored picture
-) -> dict: # poses P×17×3; before, after: 17×2 of one person, px; truth 17×3; similarity before and after, 17 each; keypoint; None without a match
-    "A picture's poses, and the person and keypoint whose similarity to the truth changed most between initial and final pose."
+    flip_test:bool=False, # average with the mirrored image
+) -> dict: # poses, pair
+    """An image's poses, and the person and keypoint that changed most from initial to final pose.
+
+    poses: P×17×3. pair: None without a match, else before, after: 17×2 of one person; truth 17×3;
+    keypoint: its position; similarity: of that keypoint to the truth, before and after."""
     x, matrix = network_input(image, model.short_side)
-    device, back = next(model.parameters()).device, invert_affine(matrix)
-    with torch.inference_mode(): out = model(x[None].to(device), flip_test)
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        fields = model.fields(x[None].to(device), flip_test)
+        out = poses_from_fields(*fields, model.cmp, x.shape[-2:])
     keep = suppress_duplicates(out['poses'], out['scores'], out['valid'])[0].cpu()
-    before, after = (transform_points(out[stage][0].cpu()[keep][..., :2], back) for stage in ('initial', 'poses'))
+    back = invert_affine(matrix)
+    before = transform_points(out['initial'][0].cpu()[keep][..., :2], back)
+    after = transform_points(out['poses'][0].cpu()[keep][..., :2], back)
     scores = out['scores'][0].cpu()[keep]
     poses = torch.cat([after, scores[:, None, None].expand(-1, 17, 1)], -1)
+
     order = scores.argsort(descending=True)
-    pairs = [(n, m) for n, m in zip(order.tolist(), match_greedily(oks(after[order][:, None], people, areas))) if m >= 0]
+    match = match_greedily(oks(after[order][:, None], people, areas))
+    pairs = [(n, m) for n, m in zip(order.tolist(), match) if m >= 0]
     if not pairs: return dict(poses=poses, pair=None)
-    both = [torch.stack([keypoint_similarity(p[n], people[m, :, :2], areas[m]) * (people[m, :, 2] > 0) for n, m in pairs]) for p in (before, after)]
-    person, keypoint = divmod(int((both[1] - both[0]).abs().argmax()), 17)
-    n, m = pairs[person]
-    return dict(poses=poses, pair=dict(before=before[n], after=after[n], truth=people[m], keypoint=keypoint, similarity=[float(b[person, keypoint]) for b in both]))
+    return dict(poses=poses, pair=_most_changed(before, after, people, areas, pairs))
 
 # %% ../nbs/11c_report.ipynb #55896ce4
 def measure_figure4(
     detector:Detector, # with folder and options
     weights, # checkpoint or name of embedded weights
-    pictures:int=4, # how many
+    pictures:int=4, # how many images
 ) -> dict: # pictures: lists of image id, poses, pair; provenance
-    "What Figure 4 shows: some pictures of the split, poses, and one keypoint before and after refinement."
-    start, ids, model = time.time(), detector.image_ids(), detector.load(weights)
-    chosen = [ids[round((n + .5) * len(ids) / pictures - .5)] for n in range(min(pictures, len(ids)))]
-    shown = [dict(image_id=i, **refinement(model, detector.folder.image_path(i), *detector.folder.people(i)[:2], detector.flip_test)) for i in dict.fromkeys(chosen)]
-    return dict(pictures=shown, provenance=provenance(detector, [weights], len(shown), options_of(detector, weights), time.time() - start))
+    "What Figure 4 shows: some images, their poses, and one keypoint before and after refinement."
+    start = time.time()
+    folder = detector.folder
+    ids = detector.image_ids()
+    model = detector.load(weights)
+    count = min(pictures, len(ids))
+    chosen = [ids[round((n + .5) * len(ids) / pictures - .5)] for n in range(count)]
+    shown = []
+    for i in dict.fromkeys(chosen):
+        people, areas, _ = folder.people(i)
+        found = refinement(model, folder.image_path(i), people, areas, detector.flip_test)
+        shown.append(dict(image_id=i, **found))
+    options = options_of(detector, weights)
+    record = provenance(detector, [weights], len(shown), options, time.time() - start)
+    return dict(pictures=shown, provenance=record)
+
+def figure4_json(
+    measured:dict, # as `measure_figure4` returns it
+) -> dict: # plain text and numbers
+    "What Figure 4 says, without what it draws."
+    pictures = []
+    for shown in measured['pictures']:
+        said = dict(image_id=shown['image_id'])
+        pair = shown['pair']
+        if pair is not None:
+            said.update(keypoint=KEYPOINTS[pair['keypoint']], similarity=pair['similarity'])
+        pictures.append(said)
+    return dict(measured, pictures=pictures)
 
 # %% ../nbs/11c_report.ipynb #d56a3eb0
+def _show_close_up(pair, image, ax):
+    "The three places of a keypoint, close up."
+    keypoint = pair['keypoint']
+    places = [pair[stage][keypoint][:2].tolist() for stage in ('before', 'after', 'truth')]
+    ax.imshow(image)
+    styles = (('initial', 'o', 'C0', 1), ('refined', 'X', 'C3', 1), ('truth', '+', 'white', 2))
+    for (x, y), (label, marker, color, width) in zip(places, styles):
+        ax.plot(x, y, marker, color=color, ms=9, mew=width, label=label)
+    x, y = np.mean(places, 0)
+    half = max(20, np.ptp(places, 0).max() * .8)
+    ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    before, after = pair['similarity']
+    name = KEYPOINTS[keypoint].replace('_', ' ')
+    ax.set_title(f'{name}: {before:.2f} → {after:.2f}', fontsize=9)
+
 def show_figure4(
     measured:dict, # as `measure_figure4` returns it
     folder:CocoFolder, # the split
     fig, # matplotlib figure to draw into
     threshold:float=.05, # least score of people to draw, as a share of the best one's
 ):
-    "Figure 4: skeletons over pictures, and close-ups of the keypoint that changed most."
+    "Figure 4: skeletons over images, and close-ups of the keypoint that changed most."
     axes = fig.subplots(2, len(measured['pictures']), squeeze=False)
     for (above, below), shown in zip(axes.T, measured['pictures']):
-        image, pair, poses = read_image(folder.image_path(shown['image_id'])), shown['pair'], shown['poses']
-        show_poses(poses[poses[:, 0, 2] >= threshold * poses[:, 0, 2].max()] if len(poses) else poses, image, ax=above, title=f'image {shown["image_id"]}')
+        image = read_image(folder.image_path(shown['image_id']))
+        poses = shown['poses']
+        if len(poses):
+            scores = poses[:, 0, 2]
+            poses = poses[scores >= threshold * scores.max()]
+        show_poses(poses, image, ax=above, title=f'image {shown["image_id"]}')
         above.set(xticks=[], yticks=[])
         below.set(xticks=[], yticks=[])
-        if pair is None: below.set_title('nobody matched', fontsize=8); continue
-        k = pair['keypoint']
-        points = [p[k][:2].tolist() for p in (pair['before'], pair['after'], pair['truth'])]
-        below.imshow(image)
-        for (x, y), mark, color, label in zip(points, ('o', 'X', '+'), ('C0', 'C3', 'white'), ('initial', 'refined', 'truth')): below.plot(x, y, mark, color=color, ms=9, mew=2 if mark == '+' else 1, label=label)
-        (x, y), half = np.mean(points, 0), max(20, np.ptp(points, 0).max() * .8)
-        below.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
-        below.set_title(f'{KEYPOINTS[k].replace("_", " ")}: {pair["similarity"][0]:.2f} → {pair["similarity"][1]:.2f}', fontsize=9)
+        if shown['pair'] is None: below.set_title('nobody matched', fontsize=8)
+        else: _show_close_up(shown['pair'], image, below)
     if axes[1, 0].get_legend_handles_labels()[0]: axes[1, 0].legend(fontsize=7, facecolor='.6')
 
-def figure4_json(
-    measured:dict, # as `measure_figure4` returns it
-) -> dict: # plain text and numbers
-    "What Figure 4 says, without what it draws."
-    said = lambda pair: {} if pair is None else dict(keypoint=KEYPOINTS[pair['keypoint']], similarity=pair['similarity'])
-    return dict(measured, pictures=[dict(image_id=s['image_id'], **said(s['pair'])) for s in measured['pictures']])
-
 # %% ../nbs/11c_report.ipynb #53536b7f
-_STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}'
-          'td,th{padding:.2em .7em;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}svg,img{max-width:100%;height:auto}pre{font-size:12px;overflow:auto}')
+_STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}'
+          'table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}'
+          'td,th{padding:.2em .7em;text-align:right;white-space:nowrap;'
+          'border-bottom:1px solid #ddd}'
+          'td:first-child,th:first-child{text-align:left}svg,img{max-width:100%;height:auto}'
+          'pre{font-size:12px;overflow:auto}')
 
 def save_figure(
     fig, # matplotlib figure
@@ -199,127 +317,259 @@ def save_figure(
 ) -> str: # the SVG
     "Write a figure as PNG and SVG, the same bytes for the same figure."
     import matplotlib
-    with whole_file(out/f'{name}.png') as part: fig.savefig(part, format='png', dpi=150, metadata=dict(Software=None))
+    with whole_file(out/f'{name}.png') as part:
+        fig.savefig(part, format='png', dpi=150, metadata=dict(Software=None))
     text = io.StringIO()
-    with matplotlib.rc_context({'svg.hashsalt': 'logocap'}): fig.savefig(text, format='svg', metadata=dict(Date=None))
+    with matplotlib.rc_context({'svg.hashsalt': 'logocap'}):
+        fig.savefig(text, format='svg', metadata=dict(Date=None))
     write_text(out/f'{name}.svg', text.getvalue())
     return text.getvalue()
 
+# %% ../nbs/11c_report.ipynb #8f202322
+def _html_row(cells, tag):
+    return '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>'
+
+def _html_section(title, lines, note, image, record):
+    "A part of the report."
+    text = f'<h2>{html.escape(title)}</h2>'
+    if lines:
+        rows = [_html_row(lines[0], 'th'), *(_html_row(line, 'td') for line in lines[1:])]
+        text += '<table>' + ''.join(rows) + '</table>'
+    if image:
+        data = base64.b64encode(Path(image).read_bytes()).decode()
+        text += f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+    made = html.escape(json.dumps(record, indent=1, ensure_ascii=False))
+    return (f'{text}<p>{html.escape(note)}</p>'
+            f'<details><summary>How it was made</summary><pre>{made}</pre></details>')
+
 def report_page(
-    parts:list, # title, lines or None, note, picture (PNG file) or None, provenance
+    parts:list, # title, lines or None, note, image (PNG file) or None, provenance
 ) -> str: # HTML
     "All parts as one page that needs no other file."
-    def table(lines):
-        row = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells) + '</tr>'
-        return '<table>' + row(lines[0], 'th') + ''.join(row(line, 'td') for line in lines[1:]) + '</table>'
-    def section(title, lines, note, picture, record):
-        image = f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(Path(picture).read_bytes()).decode()}">' if picture else ''
-        how = f'<details><summary>How it was made</summary><pre>{html.escape(json.dumps(record, indent=1, ensure_ascii=False))}</pre></details>'
-        return f'<h2>{html.escape(title)}</h2>' + (table(lines) if lines else '') + image + f'<p>{html.escape(note)}</p>' + how
-    contradictions = '<h2>Where the paper contradicts itself</h2><ul>' + ''.join(f'<li>{html.escape(c)}</li>' for c in paper()['contradictions']) + '</ul>'
-    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>LOGO-CAP, its tables</title><style>{_STYLE}</style>'
-            '<h1>The tables and figures of LOGO-CAP</h1>' + ''.join(section(*p) for p in parts) + contradictions + '</html>\n')
+    sections = ''.join(_html_section(*part) for part in parts)
+    faults = ''.join(f'<li>{html.escape(c)}</li>' for c in paper()['contradictions'])
+    return ('<!doctype html><html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width"><title>LOGO-CAP, its tables</title>'
+            f'<style>{_STYLE}</style><h1>The tables and figures of LOGO-CAP</h1>{sections}'
+            f'<h2>Where the paper contradicts itself</h2><ul>{faults}</ul></html>\n')
+
+# %% ../nbs/11c_report.ipynb #c135eb76
+@dataclass
+class Job:
+    "What the parts of the report are made from."
+    detector:Detector # with folder and options
+    networks:dict # as `choose_networks`
+    out:Path # folder to write to
+    all_images:bool=False # count images without annotated people in Table 1 and the ablations too
+    data:str=None # folder that was named, or None for the embedded one
+    ochuman:str=None # OCHuman's folder, or None
+    results:dict=None # split → row name → file, as `named_files`
+    speed:dict=None # as `read_speed`
+
+# %% ../nbs/11c_report.ipynb #9906bc31
+def _part_table1(job):
+    "Table 1 and the figure of the bound."
+    networks = job.networks
+    table, behind = measure_table1(job.detector, networks['weights'], networks['baseline'],
+                                   job.all_images)
+    write_table1(table, behind, job.out)
+    bound = job.out/'bound.png'
+    return 'Table 1', table1_lines(table), table1_note(table), bound, table['provenance']
+
+def _part_ablations(job):
+    "The ablation table."
+    networks = job.networks
+    table = measure_ablations(job.detector, networks['weights'], networks['ablated'],
+                              job.all_images)
+    lines = ablation_lines(table)
+    note = ('One piece at a time, at test time; the last column is the difference in AP to the '
+            'full method of the same network, and for networks that were trained otherwise, to the '
+            'usual one of the same seed.')
+    write_table(job.out, 'ablations', 'Ablations', lines, note, table)
+    return 'Ablations', lines, note, None, table['provenance']
+
+def _numbered(job, number, lines, note, content):
+    "One of the tables of `compare`, written."
+    write_table(job.out, f'table{number}', f'Table {number}', lines, note, content)
+    return f'Table {number}', lines, note, None, content['provenance']
+
+def _part_table2(job):
+    made = measure_table2(job.detector, job.networks, (job.results or {}).get('', {}))
+    return _numbered(job, 2, *made)
+
+def _part_table3(job):
+    detectors = occluded_detectors(job.detector, job.data, job.ochuman)
+    return _numbered(job, 3, *measure_table3(detectors, job.networks, job.results or {}))
+
+def _part_table4(job): return _numbered(job, 4, *table4(job.speed or read_speed(None)))
+
+# %% ../nbs/11c_report.ipynb #bab0400d
+def _with_folder(detector, folder):
+    "The same detector on another split."
+    other = copy.copy(detector)
+    other.folder = folder
+    other.computed = 0
+    return other
+
+def occluded_detectors(
+    detector:Detector, # of the main split
+    data, # folder that was named, or None for the embedded one
+    ochuman, # OCHuman's folder, or None
+) -> dict: # title of the column → Detector
+    "Where Table 3 is measured: OCHuman's splits, or the drawn people's occluded split."
+    if ochuman:
+        splits = [split for split in folder_splits(ochuman) if split in ('val', 'test')]
+        return {f'{s} here': _with_folder(detector, open_split(ochuman, s)) for s in splits}
+    if 'ochuman' in detector.folder.annotation_file.name:
+        return {f'{detector.folder.split} here': detector}
+    if data is not None: return {}
+    return {'occluded here': _with_folder(detector, open_split(own_data('people'), 'occluded'))}
+
+# %% ../nbs/11c_report.ipynb #963431b5
+def _signed(value): return f'{value:+.1f}'.replace('-', '−')
+
+def _part_intervals(job, draws=1000):
+    "Differences in AP with 95 % intervals over draws of images."
+    start = time.time()
+    detector, networks = job.detector, job.networks
+    ids = detector.image_ids()
+    truth = detector.folder.coco
+    full = [detections_of(detector, w, ('full',))['full'] for w in networks['weights']]
+    compared = (('Baseline', 'baseline', 'none'), ('own initial poses', 'weights', 'none'),
+                ('Gaussian window alone', 'weights', 'window'))
+    rows = {}
+    for name, kind, level in compared:
+        runs = [detections_of(detector, w, (level,))[level] for w in networks[kind]]
+        if runs: rows[name] = paired_bootstrap(truth, ids, full, runs, draws)
+
+    lines = [['LOGO-CAP over', 'AP', '95 % from', 'to']]
+    for name, row in rows.items():
+        lines.append([name, *(_signed(row[key]) for key in ('difference', 'low', 'high'))])
+    note = f'Mean over training seeds; paired bootstrap over the {len(ids)} images, {draws} draws.'
+    every = [*networks['weights'], *networks['baseline']]
+    options = options_of(detector, networks['weights'][0], draws=draws)
+    record = provenance(detector, every, len(ids), options, time.time() - start)
+    content = dict(rows=rows, provenance=record)
+    write_table(job.out, 'intervals', 'Differences', lines, note, content)
+    return 'Differences', lines, note, None, record
 
 # %% ../nbs/11c_report.ipynb #9d04c7a3
 def prior_lines(
     table:dict, # as `measure_prior` returns it
 ) -> list: # lists of cells; the first is the head
-    "Prior arts and LOGO-CAP as a table: mean ± standard deviation over seeds, cost, and the difference to LOGO-CAP."
-    rows, signed = table['rows'], lambda v: f'{v:+.1f}'.replace('-', '−')
-    splits = [s for s, made in next(iter(rows.values())).items() if isinstance(made, dict) and 'mean' in made]
-    over = lambda name, made: f'{signed(made["difference"])} ({signed(made["low"])} to {signed(made["high"])})' if made and name != 'LOGO-CAP' else ''
-    return [['', *(f'{s} {m}' for s in splits for m in METRICS[:5]), 'ms', 'GFLOP', f'LOGO-CAP − it, {splits[0]} AP'],
-            *([name, *(points(r[s]['mean'][m], r[s]['spread'] and r[s]['spread'][m]) for s in splits for m in METRICS[:5]), f'{r["ms"]:.1f}', f'{r["gflop"]:.2f}', over(name, r.get('over'))] for name, r in rows.items())]
+    "Other methods and LOGO-CAP: mean ± deviation over seeds, cost, the difference to LOGO-CAP."
+    rows = table['rows']
+    first = next(iter(rows.values()))
+    splits = [key for key, made in first.items() if isinstance(made, dict) and 'mean' in made]
+    measures = [f'{split} {metric}' for split in splits for metric in METRICS]
+    lines = [['', *measures, 'ms', 'GFLOP', f'LOGO-CAP − it, {splits[0]} AP']]
+    for name, row in rows.items():
+        line = [name]
+        for split in splits:
+            mean, spread = row[split]['mean'], row[split]['spread']
+            line += [points(mean[m], spread and spread[m]) for m in METRICS]
+        over = ''
+        if row.get('over') and name != 'LOGO-CAP':
+            difference, low, high = (_signed(row['over'][k]) for k in ('difference', 'low', 'high'))
+            over = f'{difference} ({low} to {high})'
+        lines.append([*line, f'{row["ms"]:.1f}', f'{row["gflop"]:.2f}', over])
+    return lines
 
 def prior_note(
     table:dict, # as `measure_prior` returns it
 ) -> str: # what stands below it
     "How the numbers of `prior_lines` were made."
-    made, record = next(iter(table['rows'].values())), table['provenance']
-    seeds = max(len(m['per_seed']) for m in made.values() if isinstance(m, dict) and 'per_seed' in m)
-    return (f'{record["data"]["images"]} images of {record["data"]["split"]}; mean ± standard deviation over {seeds} training seeds. ms: median of {record["options"]["timed"]} single pictures, the methods in turns, '
-            f'every network as `optimize` arranges it, on {record["machine"]["threads"]} thread{"s" * (record["machine"]["threads"] > 1)} ({record["machine"]["device"]}). GFLOP: convolutions and matrix products of the networks as their rooms write them, two operations a multiplication with its addition. '
-            f'In brackets: 95 % interval, paired bootstrap, {record["options"]["draws"]} draws of the images.')
+    first = next(iter(table['rows'].values()))
+    splits = [made for made in first.values() if isinstance(made, dict) and 'per_seed' in made]
+    seeds = max(len(made['per_seed']) for made in splits)
+    record = table['provenance']
+    data, options, machine = record['data'], record['options'], record['machine']
+    threads = f'{machine["threads"]} thread{"s" * (machine["threads"] > 1)}'
+    return (f'{data["images"]} images of {data["split"]}; mean ± standard deviation over '
+            f'{seeds} training seeds. ms: median of {options["timed"]} single pictures, the '
+            f'methods in turns, every network as `optimize` arranges it, on {threads} '
+            f'({machine["device"]}). GFLOP: convolutions and matrix products of the networks as '
+            'their rooms write them, two operations a multiplication with its addition. '
+            f'In brackets: 95 % interval, paired bootstrap, {options["draws"]} draws of '
+            'the images.')
 
-# %% ../nbs/11c_report.ipynb #9906bc31
-def _part_table1(detector, networks, out, all_images=False):
-    "Table 1 and the figure of the bound."
-    table, behind = measure_table1(detector, networks['weights'], networks['baseline'], all_images)
-    write_table1(table, behind, out)
-    return 'Table 1', table1_lines(table), table1_note(table), out/'bound.png', table['provenance']
-
-def _part_ablations(detector, networks, out, all_images=False):
-    "The ablation table."
-    table = measure_ablations(detector, networks['weights'], networks['ablated'], all_images)
-    lines, note = ablation_lines(table), 'One piece at a time, at test time; the last column is the difference in AP to the full method of the same network, and for networks that were trained otherwise, to the usual one of the same seed.'
-    write_table(out, 'ablations', 'Ablations', lines, note, table)
-    return 'Ablations', lines, note, None, table['provenance']
-
-def _part_intervals(detector, networks, out, draws=1000):
-    "Differences in AP with 95 % intervals over draws of images."
-    start, ids, rows = time.time(), detector.image_ids(), {}
-    run = lambda kind, level: [detections_of(detector, w, (level,))[level] for w in networks[kind]]
-    full = run('weights', 'full')
-    for name, kind, level in (('Baseline', 'baseline', 'none'), ('own initial poses', 'weights', 'none'), ('Gaussian window alone', 'weights', 'window')):
-        if networks[kind]: rows[name] = paired_bootstrap(detector.folder.coco, ids, full, run(kind, level), draws)
-    lines = [['LOGO-CAP over', 'AP', '95 % from', 'to'], *([n, *(f'{r[k]:+.1f}'.replace('-', '−') for k in ('difference', 'low', 'high'))] for n, r in rows.items())]
-    note = f'Mean over training seeds; paired bootstrap over the {len(ids)} images, {draws} draws.'
-    record = provenance(detector, [*networks['weights'], *networks['baseline']], len(ids), options_of(detector, networks['weights'][0], draws=draws), time.time() - start)
-    write_table(out, 'intervals', 'Differences', lines, note, dict(rows=rows, provenance=record))
-    return 'Differences', lines, note, None, record
-
-def _part_prior(detectors, networks, out):
-    "Prior arts beside LOGO-CAP."
-    table = measure_prior(detectors, networks)
-    write_table(out, 'prior', 'Prior arts on equal terms', prior_lines(table), prior_note(table), table)
-    return 'Prior arts on equal terms', prior_lines(table), prior_note(table), None, table['provenance']
+def _part_prior(job):
+    "Other methods beside LOGO-CAP."
+    detectors = {job.detector.folder.split: job.detector}
+    for title, detector in occluded_detectors(job.detector, job.data, job.ochuman).items():
+        detectors[title.removesuffix(' here')] = detector
+    table = measure_prior(detectors, job.networks['prior'])
+    title, lines, note = 'Prior arts on equal terms', prior_lines(table), prior_note(table)
+    write_table(job.out, 'prior', title, lines, note, table)
+    return title, lines, note, None, table['provenance']
 
 # %% ../nbs/11c_report.ipynb #fc797e65
-def _part_errors(detector, networks, out):
+def _part_errors(job):
     "The error analysis, as table and figure."
     from matplotlib.figure import Figure
-    made = measure_errors(detector, networks)
+    made = measure_errors(job.detector, job.networks)
     fig = Figure(figsize=(9, 2.8), layout='constrained')
     show_errors(made, fig.subplots(1, 2, width_ratios=(3, 1)))
-    save_figure(fig, out, 'errors')
-    write_table(out, 'errors', 'What goes wrong', error_lines(made), ERROR_NOTE, made)
-    return 'What goes wrong', error_lines(made), ERROR_NOTE, out/'errors.png', made['provenance']
+    save_figure(fig, job.out, 'errors')
+    title, lines = 'What goes wrong', error_lines(made)
+    write_table(job.out, 'errors', title, lines, ERROR_NOTE, made)
+    return title, lines, ERROR_NOTE, job.out/'errors.png', made['provenance']
 
-def _part_figure2(detector, networks, out):
+def _part_figure2(job):
     "Figure 2, with its points."
     from matplotlib.figure import Figure
-    made = measure_speed(detector, networks['weights'][0])
+    weights = job.networks['weights'][0]
+    made = measure_speed(job.detector, weights)
     fig = Figure(figsize=(10, 4), layout='constrained')
     show_speed(made, fig.subplots(1, 2))
-    save_figure(fig, out, 'figure2')
-    write_json(out/'figure2.json', made)
-    note = f'Right: {networks["weights"][0]}, {made["points"][0]["images"]} images; median of single pictures of one size, from network input to poses.'
-    return 'Figure 2', None, note, out/'figure2.png', made['provenance']
+    save_figure(fig, job.out, 'figure2')
+    write_json(job.out/'figure2.json', made)
+    note = (f'Right: {weights}, {made["points"][0]["images"]} images; median of single images of '
+            'one size, from network input to poses.')
+    return 'Figure 2', None, note, job.out/'figure2.png', made['provenance']
 
-def _part_figure4(detector, networks, out):
+def _part_figure4(job):
     "Figure 4, with the similarities that stand in it."
     from matplotlib.figure import Figure
-    made = measure_figure4(detector, networks['weights'][0])
+    made = measure_figure4(job.detector, job.networks['weights'][0])
     fig = Figure(figsize=(12, 6.4), layout='constrained')
-    show_figure4(made, detector.folder, fig)
-    save_figure(fig, out, 'figure4')
-    write_json(out/'figure4.json', figure4_json(made))
-    return 'Figure 4', None, 'Below: the keypoint of each picture whose similarity to the truth changed most, before → after.', out/'figure4.png', made['provenance']
+    show_figure4(made, job.detector.folder, fig)
+    save_figure(fig, job.out, 'figure4')
+    write_json(job.out/'figure4.json', figure4_json(made))
+    note = ('Below: the keypoint of each image whose similarity to the truth changed most, '
+            'before → after.')
+    return 'Figure 4', None, note, job.out/'figure4.png', made['provenance']
 
 # %% ../nbs/11c_report.ipynb #503591a0
+def _embedded(kind): return [name for name in embedded_weights() if name.startswith(f'{kind}-')]
+
 def choose_networks(
-    weights:list=None, # LOGO-CAP's checkpoints or names of embedded weights, a seed each; None: the embedded ones
+    weights:list=None, # LOGO-CAP's checkpoints or names of embedded ones; None: the embedded ones
     baseline:list=None, # those of a baseline trained alone
-    ablated:dict=None, # kind → those trained without a piece, or otherwise, as `measure_ablations` takes them
-    prior:list=None, # those of prior arts and LOGO-CAP to put side by side; None: the embedded ones if neither weights nor data are named
+    ablated:dict=None, # kind → those trained otherwise, as `measure_ablations` takes them
+    prior:list=None, # those of other methods and LOGO-CAP to put side by side
     data=None, # folder that was named
 ) -> dict: # weights, baseline, prior: lists; ablated: kind → list
-    "The networks of the tables: those named, or all embedded ones, by the beginning of their names; raises FileNotFoundError where there are none."
-    own = lambda kind: [n for n in embedded_weights() if n.startswith(f'{kind}-')]
-    prior = list(prior or ()) or ([] if weights or data else [n for method in dict.fromkeys(m for m, _ in PRIOR_ROWS.values()) for n in own(method)])
-    if weights: return dict(weights=list(weights), baseline=list(baseline or ()), ablated=dict(ablated or {}), prior=prior)
-    if not own('people'): raise FileNotFoundError('no weights: this copy of the package has none of its own for the tables (people-…), so name a checkpoint with --weights')
-    return dict(weights=own('people'), baseline=list(baseline or own('baseline')), ablated=dict({kind: own(kind) for kind in TRAINED_ROWS if own(kind)}, **(ablated or {})), prior=prior)
+    """The networks of the tables: those named, or the embedded ones, by the start of their names.
+
+    The embedded ones of other methods take part if neither weights nor data are named.
+    Raises FileNotFoundError where there are no networks."""
+    prior = list(prior or ())
+    if not (prior or weights or data):
+        methods = dict.fromkeys(method for method, _ in PRIOR_ROWS.values())
+        for method in methods: prior += _embedded(method)
+    if weights:
+        return dict(weights=list(weights), baseline=list(baseline or ()),
+                    ablated=dict(ablated or {}), prior=prior)
+
+    own = _embedded('people')
+    if not own:
+        raise FileNotFoundError('no weights: this copy of the package has none of its own for the '
+                                'tables (people-…), so name a checkpoint with --weights')
+    otherwise = {kind: _embedded(kind) for kind in TRAINED_ROWS if _embedded(kind)}
+    otherwise.update(ablated or {})
+    return dict(weights=own, baseline=list(baseline or _embedded('baseline')), ablated=otherwise,
+                prior=prior)
 
 def ablated_files(
     items:list, # texts KIND=FILE
@@ -328,66 +578,24 @@ def ablated_files(
     files = {}
     for item in items or ():
         kind, equals, file = item.partition('=')
-        if not (equals and kind and file): raise ValueError(f'ablated {item!r}: not of the form KIND=FILE')
+        if not (equals and kind and file):
+            raise ValueError(f'ablated {item!r}: not of the form KIND=FILE')
         files.setdefault(kind, []).append(file)
     return files
 
-def occluded_detectors(
-    detector:Detector, # of the main split
-    data, # folder that was named, or None for the embedded one
-    ochuman, # OCHuman's folder, or None
-) -> dict: # title of the column → Detector
-    "Where Table 3 is measured: OCHuman's splits, or the drawn people's occluded split."
-    def at(folder):
-        other = copy.copy(detector)
-        other.folder, other.computed = folder, 0
-        return other
-    if ochuman: return {f'{s} here': at(open_split(ochuman, s)) for s in folder_splits(ochuman) if s in ('val', 'test')}
-    if 'ochuman' in detector.folder.annotation_file.name: return {f'{detector.folder.split} here': detector}
-    return {'occluded here': at(open_split(own_data('people'), 'occluded'))} if data is None else {}
-
-# %% ../nbs/11c_report.ipynb #9f1b5dbe
-@command
-def tables_command(
-    table:str='1', # 1, 2, 3, 4, ablations, intervals, errors, figure2, figure4, prior, test-dev; all: everything but test-dev, and report.html
-    data:str=None, # folder in COCO's or OCHuman's layout; default: the embedded drawn people
-    split:str=None, # split of the folder; default: val of the drawn people, else val2017 (test-dev2017 for test-dev)
-    weights:list=None, # LOGO-CAP's checkpoints or names of embedded ones, a seed each; default: the embedded ones
-    baseline:list=None, # checkpoints of a baseline trained alone; default: the embedded ones, or LOGO-CAP's own initial poses
-    ablated:list=None, # KIND=FILE: a network trained without a piece, for the ablations: aligned, paper, batchnorm, window5 … or a title; default: the embedded ones
-    prior:list=None, # checkpoints of prior arts and LOGO-CAP to put side by side; default: the embedded ones, where nothing else is named
-    results:list=None, # NAME=FILE: another method's detections for Table 2; NAME@SPLIT=FILE: for Table 3
-    ochuman:str=None, # OCHuman's folder, for Table 3
-    speed:str=None, # file of times, for Table 4
-    short_side:int=None, # short side of the network input, px; default: what the weights were made for
-    flip_test:Param('average with the mirrored picture; default: yes, but not on the embedded data', action=argparse.BooleanOptionalAction)=None,
-    scales:list=None, # sizes of the input to average over, 0.5 1 2 say; default: 1
-    all_images:bool=False, # count images without annotated people in Table 1 and the ablations too
-    limit:int=None, # only the first images, for a trial
-    batch_size:int=4, # images of equal input size at a time
-    workers:int=0, # processes that read pictures
-    device:str=None, # cuda, mps or cpu; default: the fastest there is
-    fresh:bool=False, # compute again what an earlier run has kept
-    name:str='logocap', # of the method, in the file for test-dev
-    out:str='tables', # folder to write to
-):
-    "Regenerate the paper's tables and figures, on the embedded drawn people or on a folder of yours, beside the paper's numbers."
-    if table not in (*PARTS, 'all', 'test-dev'): raise ValueError(f'table {table}: there are {", ".join(PARTS)}, test-dev and all')
-    if limit is not None and limit < 1: raise ValueError(f'limit of {limit} images')
-    try: scales = tuple(float(s) for s in scales or (1,))
-    except ValueError: raise ValueError(f'scales {" ".join(scales)}: not numbers') from None
-    if not all(0 < s <= 16 for s in scales): raise ValueError(f'scales {" ".join(map(str, scales))}: numbers above 0 and up to 16 are needed')
-    split = split or ('test-dev2017' if table == 'test-dev' else 'val' if data is None else 'val2017')
-    folder = (CocoFolder if table == 'test-dev' else open_split)(own_data('people') if data is None else data, split)
-    flip_test = data is not None if flip_test is None else flip_test
-    out, networks, named, times = check_output(Path(out)/'report.html').parent, choose_networks(weights, baseline, ablated_files(ablated), prior, data), named_files(results), read_speed(speed)
-    missing = [p for p in (*(f for files in named.values() for f in files.values()), *filter(None, [ochuman])) if not Path(p).exists()]
-    if missing: raise FileNotFoundError(f'{missing[0]}: no such file or folder') # before anything is measured
-    make_parts(table, Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers, device, fresh, limit), networks, out, all_images, data, ochuman, named, times, name)
-    print(f'all of it in {out}')
-
 # %% ../nbs/11c_report.ipynb #b63d6cb3
-PARTS = ('1', 'ablations', 'intervals', '2', '3', '4', 'errors', 'figure2', 'figure4', 'prior')  # what `--table` takes, besides all and test-dev
+_MAKERS = {
+    '1': _part_table1,
+    'ablations': _part_ablations,
+    'intervals': _part_intervals,
+    '2': _part_table2,
+    '3': _part_table3,
+    '4': _part_table4,
+    'errors': _part_errors,
+    'figure2': _part_figure2,
+    'figure4': _part_figure4,
+    'prior': _part_prior}
+PARTS = tuple(_MAKERS)  # what `--table` takes, besides all and test-dev
 
 def make_parts(
     table:str, # one of PARTS, all or test-dev
@@ -401,43 +609,123 @@ def make_parts(
     speed:dict=None, # as `read_speed`
     name:str='logocap', # of the method, for test-dev
 ):
-    "Measure, write and print the parts that were asked for; for all of them report.html as well."
-    results, made = results or {}, []
-    def numbered(n, lines, note, content):
-        write_table(out, f'table{n}', f'Table {n}', lines, note, content)
-        return f'Table {n}', lines, note, None, content['provenance']
-    parts = {'1': lambda: _part_table1(detector, networks, out, all_images), 'ablations': lambda: _part_ablations(detector, networks, out, all_images),
-             'intervals': lambda: _part_intervals(detector, networks, out), '2': lambda: numbered(2, *measure_table2(detector, networks, results.get('', {}))),
-             '3': lambda: numbered(3, *measure_table3(occluded_detectors(detector, data, ochuman), networks, results)),
-             '4': lambda: numbered(4, *table4(speed or read_speed(None))), 'errors': lambda: _part_errors(detector, networks, out),
-             'figure2': lambda: _part_figure2(detector, networks, out), 'figure4': lambda: _part_figure4(detector, networks, out),
-             'prior': lambda: _part_prior({detector.folder.split: detector, **{t.removesuffix(' here'): d for t, d in occluded_detectors(detector, data, ochuman).items()}}, networks['prior'], out)}
+    "Measure, write and print the parts asked for; for all of them report.html as well."
     if table == 'test-dev':
         found = detections_of(detector, networks['weights'][0], ('full',), True)['full']
-        return print(f'for the test server: {write_submission(found, detector.image_ids(True), out, name)}')
-    if table == 'prior' and not networks['prior']: raise ValueError('no networks of prior arts for this data: name them with --prior')
-    for part in [p for p in PARTS if p != 'prior' or networks['prior']] if table == 'all' else (table,):
-        title, lines, note, _, _ = shown = parts[part]()
+        file = write_submission(found, detector.image_ids(True), out, name)
+        print(f'for the test server: {file}')
+        return
+    if table == 'prior' and not networks['prior']:
+        raise ValueError('no networks of other methods for this data: name them with --prior')
+
+    job = Job(detector, networks, out, all_images, data, ochuman, results, speed)
+    wanted = [table]
+    if table == 'all': wanted = [part for part in PARTS if part != 'prior' or networks['prior']]
+    made = []
+    for part in wanted:
+        shown = _MAKERS[part](job)
         made.append(shown)
-        print(f'{title}\n' + (f'\n{markdown_table(lines)}' if lines else '') + f'\n{note}\n')
+        title, lines, note, _, _ = shown
+        body = f'\n{markdown_table(lines)}' if lines else ''
+        print(f'{title}\n{body}\n{note}\n')
     if table == 'all': write_text(out/'report.html', report_page(made))
+
+# %% ../nbs/11c_report.ipynb #9f1b5dbe
+def _read_scales(scales):
+    "The scales of the input as numbers; raises ValueError for what is none, or out of range."
+    try:
+        numbers = tuple(float(scale) for scale in scales or (1,))
+    except ValueError:
+        raise ValueError(f'scales {" ".join(scales)}: not numbers') from None
+    if not all(0 < number <= 16 for number in numbers):
+        shown = ' '.join(map(str, numbers))
+        raise ValueError(f'scales {shown}: numbers above 0 and up to 16 are needed')
+    return numbers
+
+def _default_split(table, data):
+    if table == 'test-dev': return 'test-dev2017'
+    return 'val' if data is None else 'val2017'
+
+@command
+def tables_command(
+    table:str='1', # 1 to 4, ablations, intervals, errors, figure2, figure4, prior, test-dev or all
+    data:str=None, # folder in COCO's or OCHuman's layout; default: the embedded drawn people
+    split:str=None, # split of the folder; default: val of the drawn people, else val2017
+    weights:list=None, # LOGO-CAP's checkpoints or embedded names, a seed each; default: embedded
+    baseline:list=None, # checkpoints of a baseline trained alone; default: see above
+    ablated:list=None, # KIND=FILE: a network trained without a piece; default: the embedded ones
+    prior:list=None, # checkpoints of other methods and LOGO-CAP to put side by side
+    results:list=None, # NAME=FILE: detections for Table 2; NAME@SPLIT=FILE: for Table 3
+    ochuman:str=None, # OCHuman's folder, for Table 3
+    speed:str=None, # file of times, for Table 4
+    short_side:int=None, # of the network input, px; default: what the weights were made for
+    flip_test:Param('average with the mirrored image; default: yes, but not on the embedded data',
+                    action=argparse.BooleanOptionalAction)=None,
+    scales:list=None, # sizes of the input to average over, 0.5 1 2 say; default: 1
+    all_images:bool=False, # count images without annotated people in Table 1 and the ablations too
+    limit:int=None, # only the first images, for a trial
+    batch_size:int=4, # images of equal input size at a time
+    workers:int=0, # processes that read images
+    device:str=None, # cuda, mps or cpu; default: the fastest there is
+    fresh:bool=False, # compute again what an earlier run has kept
+    name:str='logocap', # of the method, in the file for test-dev
+    out:str='tables', # folder to write to
+):
+    """Regenerate the paper's tables and figures beside the paper's numbers.
+
+    On the embedded drawn people, or on a folder of yours.
+    Table "all" is everything but test-dev, and report.html; test-dev has split test-dev2017.
+    Without --baseline the embedded baselines take part, or with --weights
+    LOGO-CAP's own initial poses.
+    Kinds of --ablated are aligned, paper, batchnorm, window5 …, or a title.
+    Without --prior the embedded networks take part, where nothing else is named."""
+    if table not in (*PARTS, 'all', 'test-dev'):
+        raise ValueError(f'table {table}: there are {", ".join(PARTS)}, test-dev and all')
+    if limit is not None and limit < 1: raise ValueError(f'limit of {limit} images')
+    scales = _read_scales(scales)
+    split = split or _default_split(table, data)
+    root = own_data('people') if data is None else data
+    folder = CocoFolder(root, split) if table == 'test-dev' else open_split(root, split)
+    if flip_test is None: flip_test = data is not None
+
+    out = check_output(Path(out)/'report.html').parent
+    networks = choose_networks(weights, baseline, ablated_files(ablated), prior, data)
+    named = named_files(results)
+    times = read_speed(speed)
+    needed = [file for by_name in named.values() for file in by_name.values()]
+    if ochuman: needed.append(ochuman)
+    for path in needed:  # before anything is measured
+        if not Path(path).exists(): raise FileNotFoundError(f'{path}: no such file or folder')
+
+    detector = Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers,
+                        device, fresh, limit)
+    make_parts(table, detector, networks, out, all_images, data, ochuman, named, times, name)
+    print(f'all of it in {out}')
 
 # %% ../nbs/11c_report.ipynb #743fed57
 @command
 def data_command(
     folder:str, # in COCO's or OCHuman's layout
     split:str=None, # one split; default: all that are there
-    pictures:Param('open every picture', action=argparse.BooleanOptionalAction)=True,
+    pictures:Param('open every image', action=argparse.BooleanOptionalAction)=True,
 ):
-    "Check a data folder before hours are spent on it: layout, counts, pictures, annotations; one line for each thing that is wrong."
-    splits, bad = [split] if split else folder_splits(folder), False
-    if not splits: raise FileNotFoundError(f'{folder}: no annotations in COCO\'s or OCHuman\'s layout (data/README.md shows both)')
+    """Check a data folder before hours are spent on it: layout, counts, images, annotations.
+
+    One line for each thing that is wrong."""
+    splits = [split] if split else folder_splits(folder)
+    if not splits:
+        raise FileNotFoundError(f"{folder}: no annotations in COCO's or OCHuman's layout "
+                                '(data/README.md shows both)')
+    unsound = False
     for s in splits:
         faults = folder_faults(folder, s, pictures)
-        bad = bad or bool(faults)
         for fault in faults: print(f'{s}: {fault}')
-        if not faults:
-            found = CocoFolder(folder, s)
-            people = sum(a['num_keypoints'] > 0 and not a['iscrowd'] for a in found.coco.anns.values())
-            print(f'{s}: sound, {len(found.coco.imgs):,} images, {len(found.image_ids()):,} of them with annotated people, {people:,} people')
-    if bad: sys.exit(1)
+        if faults:
+            unsound = True
+            continue
+        found = CocoFolder(folder, s)
+        annotations = found.coco.anns.values()
+        people = sum(a['num_keypoints'] > 0 and not a['iscrowd'] for a in annotations)
+        print(f'{s}: sound, {len(found.coco.imgs):,} images, {len(found.image_ids()):,} of them '
+              f'with annotated people, {people:,} people')
+    if unsound: sys.exit(1)

@@ -173,3 +173,117 @@ def test_what_levels_share_changes_nothing(parity):
         apart = (whole['poses'][:, :n] - quick['poses'])[..., :2].norm(dim=-1)
         ties = apart[quick['valid']] >= 1e-2
         assert ties.sum() <= ties_allowed(ties.numel()), level
+
+
+@pytest.fixture(scope='module')
+def blank_pages(tmp_path_factory):
+    "Six blank pages with people annotated, and three tiny networks of random weights."
+    import torch
+    from PIL import Image
+    from logocap.coco import example_people
+    from logocap.model import LogoCap
+    root = tmp_path_factory.mktemp('blank')
+    (root/'annotations').mkdir()
+    (root/'val').mkdir()
+    pages = dict(example_people(), images=[], annotations=[])
+    for i in range(6):
+        pages['images'].append(dict(id=i, file_name=f'{i}.png', width=320, height=256))
+        for n, a in enumerate(example_people()['annotations'][:1 + i % 3]):
+            pages['annotations'].append(dict(a, id=3 * i + n + 1, image_id=i))
+        Image.new('RGB', (320, 256), 'white').save(root/'val'/f'{i}.png')
+    (root/'annotations/person_keypoints_val.json').write_text(json.dumps(pages))
+    for seed in (0, 1, 2):
+        torch.manual_seed(seed)
+        LogoCap(4, 8, 8, 4, (12, 10, 8), 3).save_pretrained(root/f'tiny-{seed}.safetensors')
+    return root
+
+
+def test_make_table1(blank_pages, tmp_path):
+    "The files, and that nothing is computed twice."
+    import numpy as np
+    from logocap.tables import make_table1
+    weights = blank_pages/'tiny-0.safetensors'
+    options = dict(short_side=64, flip_test=False, device='cpu')
+    made = make_table1(blank_pages, 'val', weights, tmp_path/'out', batch_size=8, **options)
+    forms = [f'table1.{form}' for form in ('csv', 'json', 'md', 'tex')]
+    detections = [f'detections-{name}.json' for name in ('baseline', 'bound', 'logocap')]
+    assert sorted(f.name for f in (tmp_path/'out').iterdir()) == ['bound.png', 'cache', *detections, *forms]
+    saved = json.loads((tmp_path/'out/table1.json').read_text())
+    assert saved['rows'] == made['rows'] and saved['baseline'] == 'own initial poses'
+    assert saved['spread'] == dict.fromkeys(made['rows'])
+    assert saved['provenance']['data']['images'] == saved['provenance']['detected_now'] == 6
+    base, bound, full = (json.loads((tmp_path/'out'/name).read_text()) for name in detections)
+    assert full and full != base
+    assert [r['score'] for r in bound] == [r['score'] for r in base]
+    again = make_table1(blank_pages, 'val', weights, tmp_path/'out', **options)
+    assert again['rows'] == made['rows'] and again['provenance']['detected_now'] == 0
+    assert json.loads((tmp_path/'out/detections-logocap.json').read_text()) == full  # to the last digit
+    make_table1(blank_pages, 'val', weights, tmp_path/'other', batch_size=5, **options)
+    other = json.loads((tmp_path/'other/detections-logocap.json').read_text())
+    assert np.allclose([r['score'] for r in other], [r['score'] for r in full], rtol=1e-3)  # but for rounding
+
+
+def test_seeds_baselines_and_ablations(blank_pages, tmp_path):
+    import numpy as np
+    from logocap.coco import CocoFolder
+    from logocap.tables import Detector, ablation_lines, detections_of, make_table1, measure_ablations
+    zero, one, two = (blank_pages/f'tiny-{seed}.safetensors' for seed in (0, 1, 2))
+    made = make_table1(blank_pages, 'val', [zero, one], tmp_path, short_side=64, flip_test=False,
+                       batch_size=8, device='cpu', baseline=[one, two])
+    seeds = made['per_seed']['LOGO-CAP']
+    assert list(seeds) == [str(zero), str(one)] and made['baseline'] == 'trained alone'
+    assert made['rows']['LOGO-CAP']['AP'] == pytest.approx(np.mean([r['AP'] for r in seeds.values()]), abs=1e-9)
+    detector = Detector(CocoFolder(blank_pages, 'val'), tmp_path/'cache', 64, False, device='cpu', batch_size=8)
+    table = measure_ablations(detector, [zero, one], dict(aligned=[two], batchnorm=[zero, one]))
+    assert len(table['rows']) == 13 and len(ablation_lines(table)) == 14
+    assert table['rows']['no attentive normalization']['change'] == dict(AP=0.)  # here it is the same two networks
+    assert table['rows']['full method']['per_seed'] == seeds
+    part = next((tmp_path/'cache').glob('tiny-0-none-*.npz'))
+    part.write_bytes(b'torn')
+    with pytest.raises(ValueError, match='not a file of detections'): detections_of(detector, zero)
+
+
+def test_a_failed_run_leaves_nothing_behind(blank_pages, tmp_path):
+    from PIL import Image
+    from logocap.tables import make_table1
+    shutil.copytree(blank_pages, tmp_path/'coco')
+    weights = [tmp_path/'coco/tiny-0.safetensors']
+    (tmp_path/'coco/val/5.png').unlink()
+    with pytest.raises(FileNotFoundError, match='5.png'):
+        make_table1(tmp_path/'coco', 'val', weights, tmp_path/'none', device='cpu')
+    Image.new('RGB', (90, 256)).save(tmp_path/'coco/val/5.png')
+    with pytest.raises(ValueError, match='320×256 px that the annotations name'):
+        make_table1(tmp_path/'coco', 'val', weights, tmp_path/'none', short_side=64, device='cpu')
+    assert not (tmp_path/'none').exists()
+
+
+def test_bound_in_pixels_of_the_network_input():
+    "Half the input size: the window is twice as wide on the image. On made-up detections of made-up pages."
+    import numpy as np
+    from logocap.coco import CocoFolder, average_precision, coco_results
+    from logocap.tables import bound_rows, own_data
+    from logocap.upper_bound import bound_results
+    rng, folder, base = np.random.default_rng(0), CocoFolder(own_data('people'), 'val'), []
+    ids = folder.image_ids()[:24]
+    pixels = {i: min(folder.coco.imgs[i]['width'], folder.coco.imgs[i]['height']) / 128 for i in ids}
+    for i in ids:
+        people = folder.people(i)[0].numpy().astype(float)
+        people[..., :2] += rng.normal(0, 7, people[..., :2].shape)
+        base += coco_results(i, people, rng.uniform(.3, 1, len(people)))
+    bound, perfect, by_side, moved = bound_rows(folder, base, ids, 256, sides=(1, 5, 11))
+    half = bound_rows(folder, base, ids, 128, sides=(5,))[2]
+    score = lambda results: average_precision(folder.coco, results, ids)['AP']
+    assert half[5] == pytest.approx(score(bound_results(folder.coco, base, 5, pixels)), abs=1e-6) and half[5] > by_side[5]
+    assert by_side[1] == pytest.approx(score(base), abs=1e-6) and by_side[11] == bound['AP'] > score(base)
+    assert bound['AP'] <= perfect['AP'] and len(moved) == len(base)
+
+
+def test_one_scale_is_the_network_itself():
+    import torch
+    from logocap.model import LogoCap
+    from logocap.tables import Scales
+    torch.manual_seed(0)
+    network, x = LogoCap(4, 8, 8, 4, (12, 10, 8), 3).eval(), torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        for ours, theirs in zip(Scales(network, (1,)).fields(x), network.fields(x)):
+            assert (ours - theirs).abs().max() <= 1e-6 * theirs.abs().max()
