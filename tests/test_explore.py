@@ -82,7 +82,8 @@ def test_frames():
     small = encode(fig)
     show(8)
     assert encode(fig) != small
-    with pytest.raises(ValueError, match='frame 1 of 1'): frames(fig, show, {'a': dict(x=1)}, 'x', 1)
+    with pytest.raises(ValueError, match='frame 1 of 1'):
+        frames(fig, show, {'a': dict(x=1)}, 'x', start=1)
 
 
 @pytest.mark.parametrize('k', (0, 5, 16))
