@@ -3,11 +3,16 @@ import importlib.util
 import json
 import numpy as np
 import pytest
+import torch
 from conftest import SHARED
+from logocap.adaptation import attract, reweigh
+from logocap.center_offset import upsample
 from logocap.coco import network_input
-from logocap.export import FORMATS, LIMIT, PACKAGES, ExportedPoses, export_network, need, pose_differences
-from logocap.model import LogoCap
-from logocap.predict import detect
+from logocap.export import (
+    FORMATS, LIMIT, PACKAGES, ExportedPoses, adapt_factors, export_network, need, pose_differences,
+    window_factors)
+from logocap.kem import global_kem, global_mesh
+from logocap.model import LogoCap, detect
 
 
 @pytest.fixture(scope='session')
@@ -84,3 +89,48 @@ def test_without_onnx(tiny, tmp_path, monkeypatch):
     for format in FORMATS:
         with pytest.raises(ValueError, match='writes no such file: it takes 99.0 or newer'): export_network(model, tmp_path/'a', format)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('height, width', ((24, 40), (64, 48), (8, 16)))
+def test_factors(height, width):
+    "The readable pieces' maps wherever the poses lie, also on maps that are smaller than a window."
+    torch.manual_seed(0)
+    heatmaps, kam = torch.rand(2, 18, height, width), torch.rand(2, 3, 17, 11, 11)
+    w, h = 4. * width, 4. * height
+    poses = torch.rand(2, 3, 17, 2) * torch.tensor([w, h]) * 1.6 - 20
+    corners = [[-500., -500.], [1e9, 7.25], [0., 0.], [w - 1, h - 1]]
+    poses[0, 0, :4] = torch.tensor(corners)
+    windows = global_kem(upsample(heatmaps, (4 * height, 4 * width)), global_mesh(poses))
+    rows, cells, columns = window_factors(heatmaps, poses)
+    products = rows @ cells @ columns.transpose(-1, -2)
+    assert torch.allclose(products, windows, rtol=0, atol=2e-4)
+    adapted = adapt_factors(rows, cells, columns, kam)
+    assert torch.allclose(adapted, attract(reweigh(windows), kam), rtol=0, atol=1e-5)
+    rows, cells, columns = window_factors(heatmaps, poses, 1)  # a single point
+    points = (rows @ cells @ columns.transpose(-1, -2))[..., 0, 0]
+    assert torch.allclose(points, windows[..., 48, 48], rtol=0, atol=2e-4)
+
+
+def test_pose_differences():
+    people = np.random.default_rng(0).uniform(0, 99, (3, 17, 3))
+    assert pose_differences(people[::-1], people) == (0, 0)
+    assert pose_differences(people[:0], people[:0]) == (0, 0)
+    nobody, same = people[:0], people[[0, 0, 1]]
+    with pytest.raises(ValueError, match='0 people instead of 3'): pose_differences(nobody, people)
+    with pytest.raises(ValueError, match='other people'): pose_differences(same, people)
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path/'torn.pt2').write_bytes(b'PK' + bytes(40))
+    with pytest.raises(ValueError, match='torn.pt2: '): ExportedPoses(tmp_path/'torn.pt2')
+    (tmp_path/'text.onnx').write_text('text')
+    fault = 'not a readable ONNX file'
+    if importlib.util.find_spec('onnxruntime') is None: fault = 'no onnxruntime'
+    with pytest.raises(ValueError, match=fault): ExportedPoses(tmp_path/'text.onnx')
+    with pytest.raises(FileNotFoundError, match='none.onnx: no such file'):
+        ExportedPoses(tmp_path/'none.onnx')
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr('logocap.export.OLDEST', (2, 5))
+    with pytest.raises(ValueError, match='no nonesuch on this machine'): need('json', 'nonesuch')
