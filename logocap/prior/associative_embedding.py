@@ -8,11 +8,12 @@ __all__ = ['ORDER', 'METHOD', 'tag_loss', 'find_peaks', 'pair_up', 'group_peaks'
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220002
 import torch
-from torch import nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 from ..coco import FLIP
 from ..hrnet import HRNet
-from ..center_offset import pointwise_head, sample_maps, sample_own_maps, unflip_mean, upsample
+from ..center_offset import pointwise_head, sample_maps, sample_own_maps
+from ..center_offset import unflip_mean, upsample
 from ..losses import heatmap_loss
 from ..model import PoseNetwork
 from ..training import Method
@@ -21,32 +22,49 @@ from ..training import Method
 def tag_loss(
     tags:torch.Tensor, # B×17×h×w at stride 4
     people:torch.Tensor, # B×M×17×3: x, y, v in input px; v = 0: does not count
-) -> tuple: # pull, push: scalars, means over the pictures; 0 where there is nobody to pull together or to push apart
-    "How far the tags of a person are from their mean, and how close the means of two people are (*Associative Embedding*, §3.2)."
-    own, counted = sample_own_maps(tags, people[..., :2] / 4), (people[..., 2] > 0).to(tags)
-    number = counted.sum(-1)
-    share = counted / number.clamp(min=1)[..., None]
-    mean, real = (own * share).sum(-1), number > 0
-    spread = ((own - mean[..., None]).square() * share).sum((1, 2))
+) -> tuple: # pull, push: scalars, means over the images
+    """How far a person's tags are from their mean, and how close the means of two people are.
+
+    0 where there is nobody to pull together or to push apart (*Associative Embedding*, §3.2).
+    """
+    own = sample_own_maps(tags, people[..., :2] / 4) # B×M×17
+    labeled = (people[..., 2] > 0).to(tags)
+    number = labeled.sum(-1) # B×M
+    share = labeled / number.clamp(min=1)[..., None]
+    mean = (own * share).sum(-1) # B×M
+    spread = ((own - mean[..., None]).square() * share).sum((1, 2)) # B
+
+    real = number > 0
     pairs = (real[:, :, None] & real[:, None]).to(tags).tril(-1) # each pair once
-    near = (torch.exp(-(mean[:, :, None] - mean[:, None]).square()) * pairs).sum((1, 2))
+    near = torch.exp(-(mean[:, :, None] - mean[:, None]).square())
+    near = (near * pairs).sum((1, 2)) # B
+
     m = real.sum(1)
-    return (spread / m.clamp(min=1)).mean(), (near / (m * (m - 1)).clamp(min=1)).mean()
+    pull = (spread / m.clamp(min=1)).mean()
+    push = (near / (m * (m - 1)).clamp(min=1)).mean()
+    return pull, push
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220007
 def find_peaks(
-    upsampled:torch.Tensor, # B×17×H×W heat maps at the size of the network input
+    upsampled:torch.Tensor, # B×17×H×W heatmaps at the size of the network input
     tags:torch.Tensor, # B×17×D×h×w at stride 4
-    n:int=30, # N, peaks a keypoint
-) -> tuple: # peaks B×17×N×3 (x, y in px of the upsampled maps, height), highest first; their tags B×17×N×D
-    "The N highest peaks of each keypoint's heat map by 5×5 non-maximum suppression, with their tags; what is no peak has height 0."
+    n:int=30, # N, peaks per keypoint
+) -> tuple: # peaks B×17×N×3 (x, y in px of the upsampled maps, height); their tags B×17×N×D
+    """The N highest peaks of each keypoint's heatmap by 5×5 non-maximum suppression, with tags.
+
+    Highest first; what is no peak has height 0.
+    """
     h, w = upsampled.shape[-2:]
     padded = F.pad(upsampled, (2, 2, 2, 2), value=-torch.inf)
-    two = padded[..., :-1].maximum(padded[..., 1:]) # the higher of a pixel and the next one along x
-    five = two[..., :-3].maximum(two[..., 2:-1]).maximum(padded[..., 4:])
-    before = five[..., :h, :].maximum(five[..., 1:h + 1, :]).maximum(two[..., 2:-2, :w]) # two rows above, two pixels to the left
-    after = five[..., 3:h + 3, :].maximum(five[..., 4:, :]).maximum(two[..., 2:-2, 3:])
-    height, index = torch.where((upsampled > before) & (upsampled >= after), upsampled, 0.).flatten(2).topk(n) # of equals, the first
+    pairs = padded[..., :-1].maximum(padded[..., 1:]) # the higher of a pixel and the next along x
+    fives = pairs[..., :-3].maximum(pairs[..., 2:-1]).maximum(padded[..., 4:]) # of five along x
+    above = fives[..., :h, :].maximum(fives[..., 1:h + 1, :]) # of the two rows above
+    below = fives[..., 3:h + 3, :].maximum(fives[..., 4:, :])
+    before = above.maximum(pairs[..., 2:-2, :w]) # and of the two pixels to the left
+    after = below.maximum(pairs[..., 2:-2, 3:])
+    is_peak = (upsampled > before) & (upsampled >= after) # of equals, the first
+    height, index = torch.where(is_peak, upsampled, 0.).flatten(2).topk(n)
+
     xy = torch.stack([index % w, index // w], -1).to(upsampled)
     cells = (xy + .5) / 4 - .5
     own = sample_maps(tags.flatten(0, 1), cells.flatten(0, 1)).unflatten(0, tags.shape[:2])
@@ -55,146 +73,199 @@ def find_peaks(
 # %% ../../nbs/22_associative_embedding.ipynb #ae22000a
 def pair_up(
     cost:torch.Tensor, # B×N×P: of peak n for person p; infinite where they do not fit
-) -> torch.Tensor: # B×N: the person of each peak, -1: none
-    "The cheapest pair first, then the cheapest of what is left, and so on: each peak and each person once, in B pictures at once."
+) -> torch.Tensor: # B×N: the person of each peak, −1: none
+    "The cheapest pair first, then the cheapest of what is left, and so on, in B images at once."
     b, n, p = cost.shape
     rank = cost.flatten(1).argsort(dim=1, stable=True).argsort(1).view_as(cost) # no two alike
-    rank, numbers = rank.masked_fill(cost.isinf(), n * p), torch.arange(n, device=cost.device)
+    never = n * p # a rank after all others
+    rank = rank.masked_fill(cost.isinf(), never)
+    numbers = torch.arange(n, device=cost.device)
     person = torch.full((b, n), -1, device=cost.device)
     for _ in range(min(n, p)): # rounds, mostly one or two
-        lowest, whose = rank.min(2)
-        mutual = (lowest < n * p) & (rank.argmin(1).gather(1, whose) == numbers)
+        lowest, favorite = rank.min(2) # B×N
+        preferred = rank.argmin(1).gather(1, favorite) == numbers # by its favorite, too
+        mutual = (lowest < never) & preferred
         if not mutual.any(): break
-        person = torch.where(mutual, whose, person)
-        taken = (F.one_hot(whose, p).bool() & mutual[..., None]).any(1, keepdim=True)
-        rank = rank.masked_fill(mutual[..., None] | taken, n * p)
+        person = torch.where(mutual, favorite, person)
+        taken = (F.one_hot(favorite, p).bool() & mutual[..., None]).any(1, keepdim=True) # B×1×P
+        rank = rank.masked_fill(mutual[..., None] | taken, never)
     return person
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae22000e
-ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)  # head, shoulders, hips, elbows, wrists, knees, ankles
+# head, shoulders, hips, elbows, wrists, knees, ankles
+ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 
 def group_peaks(
     peaks:torch.Tensor, # B×17×N×3: x, y, height
     tags:torch.Tensor, # B×17×N×D
-    people:int=30, # P, people a picture at most
+    people:int=30, # P, people per image at most
     threshold:float=.1, # least height of a peak
-    reach:float=1., # difference of tags from which on two keypoints are not one person's
+    reach:float=1., # two keypoints whose tags differ by this or more are not one person's
     pair=pair_up, # function: cost B×N×P → person B×N
-) -> tuple: # poses B×P×17×3 (x, y, height, all 0 where there is no peak), mean tags B×P×D, valid B×P: those who are there come first
-    "Peaks to people by their tags, one keypoint after the other (*Associative Embedding*, §3.3, with HigherHRNet's settings)."
+) -> tuple: # poses B×P×17×3, mean tags B×P×D, valid B×P
+    """Peaks to people by their tags, one keypoint after the other.
+
+    Poses are x, y and height, all 0 where there is no peak. The people that are there come first
+    (*Associative Embedding*, §3.3, with HigherHRNet's settings).
+    """
     b, _, n, d = tags.shape
-    poses, known = peaks.new_zeros(b, people + 1, 17, 3), tags.new_zeros(b, people + 1, d + 1) # known: sum of tags, their number; the last row is for what is left out
-    found = torch.zeros(b, 1, dtype=torch.long, device=peaks.device)
+    poses = peaks.new_zeros(b, people + 1, 17, 3) # the last row is for what is left out
+    sums = tags.new_zeros(b, people + 1, d) # of a person's tags
+    counts = tags.new_zeros(b, people + 1) # of a person's keypoints
+    found = torch.zeros(b, 1, dtype=torch.long, device=peaks.device) # people so far
     for k in ORDER:
-        at, tag, (total, number) = peaks[:, k], tags[:, k], known[:, None, :-1].split((d, 1), -1)
-        far, high = (tag[:, :, None] - total / number.clamp(min=1)).norm(dim=-1), at[..., 2] > threshold
-        fits = high[..., None] & (number[..., 0] > 0) & (far < reach)
-        person = pair(torch.where(fits, 100 * far.round() - at[..., 2:] + far / 1000, torch.inf))
-        fresh = high & (person < 0)
-        person = torch.where(fresh, (found + fresh.cumsum(1) - 1).clamp(max=people), torch.where(person < 0, people, person))
-        poses[:, :, k] = poses[:, :, k].scatter(1, person[..., None].expand(-1, -1, 3), at)
-        known.scatter_add_(1, person[..., None].expand(-1, -1, d + 1), F.pad(tag, (0, 1), value=1.))
+        peak, tag = peaks[:, k], tags[:, k] # B×N×3, B×N×D
+        high = peak[..., 2] > threshold
+        means = sums[:, :-1] / counts[:, :-1, None].clamp(min=1) # B×P×D
+        far = (tag[:, :, None] - means[:, None]).norm(dim=-1) # B×N×P
+        fits = high[..., None] & (counts[:, None, :-1] > 0) & (far < reach)
+        cost = 100 * far.round() - peak[..., 2:] + far / 1000
+        person = pair(torch.where(fits, cost, torch.inf)) # B×N
+
+        fresh = high & (person < 0) # begins a new person
+        number = (found + fresh.cumsum(1) - 1).clamp(max=people)
+        person = torch.where(person < 0, people, person)
+        person = torch.where(fresh, number, person)
         found = (found + fresh.sum(1, keepdim=True)).clamp(max=people)
-    total, number = known[:, :-1].split((d, 1), -1)
-    return poses[:, :-1], total / number.clamp(min=1), number[..., 0] > 0
+
+        row = person[..., None]
+        poses[:, :, k] = poses[:, :, k].scatter(1, row.expand(-1, -1, 3), peak)
+        sums.scatter_add_(1, row.expand(-1, -1, d), tag)
+        counts.scatter_add_(1, person, torch.ones_like(person, dtype=counts.dtype))
+    means = sums[:, :-1] / counts[:, :-1, None].clamp(min=1)
+    return poses[:, :-1], means, counts[:, :-1] > 0
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220011
 def sharpen(
-    upsampled:torch.Tensor, # B×17×H×W heat maps
+    upsampled:torch.Tensor, # B×17×H×W heatmaps
     poses:torch.Tensor, # B×P×17×3: x, y whole px of the maps, height
 ) -> torch.Tensor: # B×P×17×3
-    "Keypoints a quarter of a pixel nearer to the higher neighbour in x and in y."
-    (h, w), (x, y) = upsampled.shape[-2:], poses[..., :2].long().unbind(-1)
-    def read(x, y):
+    "Keypoints a quarter of a pixel nearer to the higher neighbor in x and in y."
+    h, w = upsampled.shape[-2:]
+    x, y = poses[..., :2].long().unbind(-1)
+
+    def height(x, y): # B×P×17
         index = y.clamp(0, h - 1) * w + x.clamp(0, w - 1)
         return upsampled.flatten(2).gather(2, index.transpose(1, 2)).transpose(1, 2)
-    step = [torch.where(read(x + dx, y + dy) > read(x - dx, y - dy), .25, -.25) for dx, dy in ((1, 0), (0, 1))]
-    return torch.cat([poses[..., :2] + torch.stack(step, -1), poses[..., 2:]], -1)
 
+    step_x = torch.where(height(x + 1, y) > height(x - 1, y), .25, -.25)
+    step_y = torch.where(height(x, y + 1) > height(x, y - 1), .25, -.25)
+    xy = poses[..., :2] + torch.stack([step_x, step_y], -1)
+    return torch.cat([xy, poses[..., 2:]], -1)
+
+# %% ../../nbs/22_associative_embedding.ipynb #ae22d012
 def read_again(
-    upsampled:torch.Tensor, # B×17×H×W heat maps
+    upsampled:torch.Tensor, # B×17×H×W heatmaps
     tags:torch.Tensor, # B×17×D×h×w at stride 4
     poses:torch.Tensor, # B×P×17×3, height 0 where a keypoint is missing
     means:torch.Tensor, # B×P×D, mean tags
     valid:torch.Tensor, # B×P, people that are there
 ) -> torch.Tensor: # B×P×17×3
     "Missing keypoints at the highest pixel that has about the person's tag."
-    (h, w), d = upsampled.shape[-2:], means.shape[-1]
-    b, p, k = (valid[..., None] & (poses[..., 2] == 0)).nonzero(as_tuple=True) # a row each; in place and in few passes, because there may be hundreds of maps
-    own = upsample(tags.flatten(1, 2), (h, w)).unflatten(1, (17, d)).flatten(0, 1).index_select(0, 17 * b + k).sub_(means[b, p][..., None, None])
-    far, maps = own[:, 0].abs_() if d == 1 else own.norm(dim=1), upsampled.flatten(0, 1).index_select(0, 17 * b + k)
+    h, w = upsampled.shape[-2:]
+    d = means.shape[-1]
+    missing = valid[..., None] & (poses[..., 2] == 0)
+    b, p, k = missing.nonzero(as_tuple=True) # one entry per missing keypoint
+    maps = upsampled.flatten(0, 1).index_select(0, 17 * b + k) # ×H×W
+
+    # in place and in few passes, because there may be hundreds of maps
+    wide = upsample(tags.flatten(1, 2), (h, w)).unflatten(1, (17, d)).flatten(0, 1)
+    difference = wide.index_select(0, 17 * b + k).sub_(means[b, p][..., None, None]) # ×D×H×W
+    far = difference[:, 0].abs_() if d == 1 else difference.norm(dim=1)
     value = far.round_().neg_().add_(maps)
+
     rows = torch.arange(len(b), device=b.device)
-    y = value.amax(2).argmax(1) # the first row that holds the highest value, and its first pixel that does
-    x = value[rows, y].argmax(1)
+    y = value.amax(2).argmax(1) # the first row that holds the highest value
+    x = value[rows, y].argmax(1) # and its first pixel that does
     found = torch.stack([x.to(maps), y.to(maps), maps[rows, y, x]], 1)
-    return poses.index_put((b, p, k), torch.where(found[:, 2:] > 0, found, 0.))
+    found = torch.where(found[:, 2:] > 0, found, 0.)
+    return poses.index_put((b, p, k), found)
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220013
 def tag_poses(
     heatmaps:torch.Tensor, # B×17×h×w at stride 4
     tags:torch.Tensor, # B×17×D×h×w
     size:tuple, # H, W of the network input
-    people:int=30, # people a picture, and peaks a keypoint, at most
-    trim:bool=False, # only as many rows as the busiest picture has people
+    people:int=30, # people per image, and peaks per keypoint, at most
+    trim:bool=False, # only as many rows as the image with the most people has
     pair=pair_up, # as in `group_peaks`
     again:bool=True, # read missing keypoints again
-    shift:float=1.5, # px that a peak stands right of and below its keypoint
-) -> dict: # poses B×P×17×3 (x, y in input px, height; all 0: not found), scores B×P, valid B×P
-    "Poses from heat maps and tags."
-    up, tags = upsample(heatmaps, size), tags.float()
-    poses, means, valid = group_peaks(*find_peaks(up, tags, people), people, pair=pair)
-    if trim: poses, means, valid = (t[:, :max(int(valid.sum(1).max()), 1)] for t in (poses, means, valid))
+    shift:float=1.5, # px that a peak lies right of and below its keypoint
+) -> dict: # poses B×P×17×3 (x, y in input px, height), scores B×P, valid B×P
+    "Poses from heatmaps and tags; all 0 where a keypoint is not found."
+    upsampled, tags = upsample(heatmaps, size), tags.float()
+    peaks, own_tags = find_peaks(upsampled, tags, people)
+    poses, means, valid = group_peaks(peaks, own_tags, people, pair=pair)
+    if trim:
+        most = max(int(valid.sum(1).max()), 1)
+        poses, means, valid = poses[:, :most], means[:, :most], valid[:, :most]
     scores = poses[..., 2].mean(-1)
-    if again: poses = read_again(up, tags, poses, means, valid)
-    xy, height = sharpen(up, poses)[..., :2] - shift, poses[..., 2:]
-    return dict(poses=torch.cat([torch.where(height > 0, xy, 0.), height], -1), scores=scores, valid=valid & scores.isfinite())
+    if again: poses = read_again(upsampled, tags, poses, means, valid)
+
+    height = poses[..., 2:]
+    xy = sharpen(upsampled, poses)[..., :2] - shift
+    poses = torch.cat([torch.where(height > 0, xy, 0.), height], -1)
+    return dict(poses=poses, scores=scores, valid=valid & scores.isfinite())
 
 # %% ../../nbs/22_associative_embedding.ipynb #ae220018
 class AssociativeEmbedding(PoseNetwork):
-    "Associative embedding at one scale: heat maps and tags; arguments as `Network`."
-    method, weights, suppress = 'associative_embedding', 'associative_embedding-21', False
+    "Associative embedding at one scale: heatmaps and tags; arguments as `Network`."
+    method, weights = 'associative_embedding', 'associative_embedding-21'
+    suppress = False
     WIDTHS = dict(PoseNetwork.WIDTHS, c1='heatmap_head.0.weight', c2='tag_head.0.weight')
     def __init__(self,
         width:int=32, # W of HRNet
-        c1:int=32, # channels before the heat maps
+        c1:int=32, # channels before the heatmaps
         c2:int=256, # channels before the tags
         stem:int=64, # channels of HRNet's stem
     ):
         super().__init__()
         self.widths = dict(width=width, c1=c1, c2=c2, stem=stem)
         self.backbone = HRNet(width, stem)
-        self.heatmap_head, self.tag_head = (pointwise_head(self.backbone.channels, mid, 17) for mid in (c1, c2))
-
-    def fields(self,
-        images:torch.Tensor, # B×3×H×W
-        flip_test:bool=False, # with the mirrored pictures too
-    ) -> tuple: # heat maps B×17×h×w, tags B×17×D×h×w, D = 1, with the flip test 2
-        "Heat maps and tags at stride 4."
-        b, f = len(images), self.backbone(torch.cat([images, images.flip(-1)]) if flip_test else images)
-        unflip, tags = lambda maps: maps[:, list(FLIP)].flip(-1), self.tag_head(f)
-        tags = torch.stack([tags[:b], unflip(tags[b:])], 2) if flip_test else tags[:, :, None]
-        return unflip_mean(self.heatmap_head(f), b, flip_test, unflip), tags
+        self.heatmap_head = pointwise_head(self.backbone.channels, c1, 17)
+        self.tag_head = pointwise_head(self.backbone.channels, c2, 17)
 
     def poses_of(self, fields, size, levels=('full',), trim=True):
         out = tag_poses(*fields, size, self.candidates, trim)
         return {level: out for level in levels}
 
+# %% ../../nbs/22_associative_embedding.ipynb #ae22d019
+def _unflip(maps): return maps[:, list(FLIP)].flip(-1) # left and right change places
+
+@patch
+def fields(self:AssociativeEmbedding,
+    images:torch.Tensor, # B×3×H×W
+    flip_test:bool=False, # with the mirrored images too
+) -> tuple: # heatmaps B×17×h×w, tags B×17×D×h×w, D = 1, with the flip test 2
+    "Heatmaps and tags at stride 4."
+    b = len(images)
+    if flip_test: images = torch.cat([images, images.flip(-1)])
+    features = self.backbone(images)
+    heatmaps = unflip_mean(self.heatmap_head(features), b, flip_test, _unflip)
+    tags = self.tag_head(features)
+    if flip_test: tags = torch.stack([tags[:b], _unflip(tags[b:])], 2)
+    else: tags = tags[:, :, None]
+    return heatmaps, tags
+
 # %% ../../nbs/22_associative_embedding.ipynb #ae22001b
 def associative_embedding_losses(
     model:AssociativeEmbedding, # the network
-    images:torch.Tensor, # B×3×H×W normalised pictures
+    images:torch.Tensor, # B×3×H×W normalized images
     targets:dict, # of `make_targets`
     batch:dict, # of `collate`; not used
-    recipe, # `Recipe`: which variant of the heat maps' loss
+    recipe, # `Recipe`: which variant of the heatmaps' loss
     factors:tuple=(.02, .1), # of pull and push
 ) -> dict: # heatmaps, pull, push (each times its factor), total, their sum
-    "Heat maps, pull and push; raises ValueError for targets that the decoder does not expect."
-    if recipe.aligned: raise ValueError('associative embedding reads keypoints off heat maps with targets at x/4: choose a preset that is not aligned')
+    "Heatmaps, pull and push; raises ValueError for targets that the decoder does not expect."
+    if recipe.aligned:
+        raise ValueError('associative embedding reads keypoints off heatmaps with targets at x/4: '
+                         'choose a preset that is not aligned')
     heatmaps, tags = model.fields(images)
     with torch.autocast(images.device.type, enabled=False):
-        pull, push = (factor * loss for factor, loss in zip(factors, tag_loss(tags[:, :, 0].float(), targets['people'])))
-        heat = heatmap_loss(heatmaps.float(), targets['heatmaps'][:, :17], targets['heatmap_weight'], recipe.variant)
+        pull, push = tag_loss(tags[:, :, 0].float(), targets['people'])
+        pull, push = factors[0] * pull, factors[1] * push
+        own = targets['heatmaps'][:, :17] # without that of the center
+        heat = heatmap_loss(heatmaps.float(), own, targets['heatmap_weight'], recipe.variant)
     return dict(heatmaps=heat, pull=pull, push=push, total=heat + pull + push)
 
 METHOD = Method(AssociativeEmbedding, associative_embedding_losses, flat=('heatmap_head.3',))
