@@ -18,8 +18,8 @@ sys.path.insert(0, str(DOCS))
 from api import module_page, names
 from conf import cfg
 
-PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 11: 'Results', 13: 'Play', 20: 'Prior arts'}  # first floor → part
-MORE = {'Results': ['report', 'models'], 'Play': ['commands'], 'Reference': ['glossary', 'differences', 'api/index']}
+PARTS = {0: 'The task', 2: 'The fast keypointer', 5: 'The slow keypointer', 8: 'Learning', 9: 'The method', 10: 'Use', 20: 'Other methods', 30: 'Laboratory'}  # first number → part
+MORE = {'Use': ['commands', 'models'], 'Laboratory': ['report'], 'Reference': ['glossary', 'differences', 'api/index']}
 REPORT = {'table1': '', 'bound': 'The empirical bound against the side of its window.', 'ablations': '', 'intervals': '', 'table2': '', 'table3': '', 'table4': '',
           'errors': 'The same as bars.', 'figure2': 'AP against pictures a second. Left the paper\'s Table 4, right LOGO-CAP and its initial poses here, with the short side of the input at each point.',
           'figure4': 'Above, poses over pictures at equal distances from the split; below, the keypoint of each whose similarity to the truth changed most, before → after.',
@@ -284,7 +284,7 @@ def stage(
         (source/f'api/{file.stem}.md').write_text(text, encoding='utf-8')
     listing = '\n'.join(f'- [`{file.stem}`]({file.stem}.md), from [{path.stem}](../{path.name})' for path, file in rooms.items())
     tree = '```{toctree}\n:hidden:\n\n' + '\n'.join(f.stem for f in rooms.values()) + '\n```\n'
-    (source/'api/index.md').write_text(f'# The package\n\nOne module a notebook, in their order; each imports only from those above it.\n\n{listing}\n\n{tree}', encoding='utf-8')
+    (source/'api/index.md').write_text(f'# The package\n\nOne module a notebook, in their order.\n\n{listing}\n\n{tree}', encoding='utf-8')
     equations = set()
     for path in [*notebooks(), ROOT/'nbs/index.ipynb']:
         nb = stage_notebook(path, pages, equations)

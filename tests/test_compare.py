@@ -1,4 +1,4 @@
-"The room nbs/11b_compare.ipynb on made-up pages: what is refused, the rows of Tables 2 to 4, and the bootstrap against pycocotools."
+"The room nbs/30_compare.ipynb on made-up pages: what is refused, the rows of Tables 2 to 4, and the bootstrap against pycocotools."
 import json
 import numpy as np
 import pytest

@@ -12,7 +12,8 @@ from logocap.export import (
     FORMATS, LIMIT, PACKAGES, ExportedPoses, adapt_factors, export_network, need, pose_differences,
     window_factors)
 from logocap.kem import global_kem, global_mesh
-from logocap.model import LogoCap, detect
+from logocap.model import LogoCap
+from logocap.predict import detect
 
 
 @pytest.fixture(scope='session')

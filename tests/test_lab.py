@@ -1,4 +1,4 @@
-"The widgets in a real JupyterLab: a headless Chromium opens 13_explore, runs it and moves what can be moved."
+"The widgets in a real JupyterLab: a headless Chromium opens 34_explore, runs it and moves what can be moved."
 import io
 import json
 import os
@@ -16,7 +16,7 @@ from logocap.people import draw_people
 pytest.importorskip('jupyterlab', reason="no JupyterLab: pip install -e '.[dev]'")
 pytest.importorskip('ipywidgets', reason="no ipywidgets: pip install -e '.[dev]'")
 
-NAME = '13_explore.ipynb'
+NAME = '34_explore.ipynb'
 # What a widget shows: its words, and its picture byte by byte.
 SHOWN = '''async box => [box.querySelector('.widget-html-content').innerHTML,
                          [...new Uint8Array(await (await fetch(box.querySelector('img.widget-image').src)).arrayBuffer())].join()]'''

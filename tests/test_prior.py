@@ -28,7 +28,7 @@ def test_trains_and_goes_on(tmp_path, method):
 
 
 def test_help():
-    said = ''.join(make_parser(train_command.__wrapped__).format_help().split())
+    said = ''.join(makemakemake_parser(train_command.__wrapped__).format_help().split())
     for method in ('logocap', *(m.name for m in pkgutil.iter_modules(logocap.prior.__path__))): assert method.replace('_', '-') in said, method
 
 

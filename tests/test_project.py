@@ -82,16 +82,42 @@ def imported(
         yield from (n.removeprefix('logocap.') for n in names if n.startswith('logocap.'))
 
 
-def test_rooms_import_from_lower_floors_only():
-    floors = {}
+def part_of(
+    notebook, # file name
+):
+    "The part of the house that a notebook belongs to, by its number."
+    number = int(notebook[:2])
+    if number == 1: return 'people'
+    return ('method', 'use', 'prior', 'lab')[number // 10]
+
+
+MAY_IMPORT = dict(
+    method={'method'},
+    people={'method', 'use', 'people'},
+    use={'method', 'use', 'people'},
+    prior={'method', 'use', 'people', 'prior'},
+    lab={'method', 'use', 'people', 'prior', 'lab'})
+
+
+def test_imports_go_one_way():
+    "From the wings into the front and never back; nothing imports the lab; no circles."
+    parts = {}
     for path in ROOMS:
-        module = next((m[1] for c in nbformat.read(path, 4).cells if (m := re.search(r'#\| *default_exp ([\w.]+)', c.source))), None)
-        if module: floors[module] = path.name.split('_')[0]  # 11, 11b and 11c stand above each other on one floor
-    imports = {module: list(imported(module)) for module in floors}
-    assert {'coco', 'people', 'hrnet', 'losses'} <= set(imports['training'])  # the test sees them
-    for module, below in imports.items():
-        for other in below: assert floors[other] < floors[module], f'{module} imports {other}'
-    assert {'.'.join(p.relative_to(ROOT/'logocap').with_suffix('').parts) for p in (ROOT/'logocap').rglob('[!_]*.py')} == set(floors)
+        found = (re.search(r'#\| *default_exp ([\w.]+)', c.source) for c in nbformat.read(path, 4).cells)
+        module = next((m[1] for m in found if m), None)
+        if module: parts[module] = part_of(path.name)
+    imports = {module: set(imported(module)) for module in parts}
+    assert {'coco', 'people', 'losses'} <= imports['training'] # the test sees them
+    for module, others in imports.items():
+        for other in others: assert parts[other] in MAY_IMPORT[parts[module]], f'{module} imports {other}'
+    modules = {p.relative_to(ROOT/'logocap').with_suffix('') for p in (ROOT/'logocap').rglob('[!_]*.py')}
+    assert {'.'.join(m.parts) for m in modules} == set(parts)
+
+    left = dict(imports)
+    while left:
+        free = [module for module, others in left.items() if not others & set(left)]
+        assert free, f'these import each other in a circle: {sorted(left)}'
+        for module in free: del left[module]
 
 
 def test_public_names_are_documented():

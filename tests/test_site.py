@@ -174,7 +174,7 @@ def test_dark_mode_switches_and_stays(open_page, address):
 
 
 def test_frames_move_without_a_kernel(open_page, address):
-    page = open_page(address + '13_explore.html')
+    page = open_page(address + '34_explore.html')
     twins = page.locator('.frames').all()
     assert len(twins) == 5 and not page.locator('.widget-vbox, script[type*="jupyter.widget"]').count()
     for twin in twins:

@@ -22,7 +22,8 @@ from ..center_offset import find_centers, initial_poses, pointwise_head, score_p
 from ..center_offset import unflip_heatmaps, unflip_mean, unflip_offsets
 from ..adaptation import pose_scores
 from ..losses import fast_loss
-from ..model import PoseNetwork, check_device, command
+from ..model import PoseNetwork
+from ..command import check_device, command
 from ..training import CocoSamples, DrawnSamples, Method, Recipe, collate
 
 # %% ../../nbs/21_dekr.ipynb #de210004
