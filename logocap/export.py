@@ -381,7 +381,7 @@ def check_exported(
         pixels = np.stack([draw_people(3, i, size, .3)[0] for i in range(2)])
         inputs = torch.stack([normalize(p) for p in pixels]).to(device)
         with torch.inference_mode():
-            theirs = model.eval()(inputs, flip_test, level)
+            theirs = model.at_level(model.eval()(inputs, flip_test), level)
             kept = suppress_duplicates(theirs['poses'], theirs['scores'], theirs['valid'])
         kept, their_poses = kept.numpy(), theirs['poses'].numpy()
         poses, _, valid = run(pixels)

@@ -95,17 +95,17 @@ def test_predict_in_batches(inside, tiny, tmp_path):
     made = []
     for size in (1, 4):
         done = inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--short-side', 64, '--level', 'none', '--batch-size', size, '--device', 'cpu', '--out', tmp_path/f'{size}.json')
-        assert done.returncode == 0 and ' results on 7 pictures, ' in done.stdout
+        assert done.returncode == 0 and ' results on 7 images, ' in done.stdout
         made.append(json.loads((tmp_path/f'{size}.json').read_text()))
     assert [(r['image_id'], r['file_name']) for r in made[0]] == [(r['image_id'], r['file_name']) for r in made[1]] and len(made[0]) > 7
     for a, b in zip(*made): assert np.allclose([*a['keypoints'], a['score']], [*b['keypoints'], b['score']], rtol=1e-4, atol=.01)
     for dtype in ('bfloat16', 'float32'): assert inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--short-side', 64, '--level', 'none', '--dtype', dtype, '--device', 'cpu', '--out', tmp_path/f'{dtype}.json').returncode == 0
     assert json.loads((tmp_path/'float32.json').read_text()) == made[1] != json.loads((tmp_path/'bfloat16.json').read_text())
     fails(inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--dtype', 'float16', '--out', tmp_path/'none.json'), "dtype 'float16': there are float32, bfloat16", 'logocap-predict')
-    fails(inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--batch-size', 0, '--out', tmp_path/'none.json'), 'batch of 0 pictures', 'logocap-predict')
+    fails(inside('logocap-predict', tmp_path/'in', '--weights', tiny, '--batch-size', 0, '--out', tmp_path/'none.json'), 'batch of 0 images', 'logocap-predict')
 
 
-@pytest.mark.parametrize('content, fault', ((None, 'no such picture'), (b'not a picture', 'not a readable image'), (b'', 'not a readable image')))
+@pytest.mark.parametrize('content, fault', ((None, 'no such image'), (b'not a picture', 'not a readable image'), (b'', 'not a readable image')))
 def test_predict_bad_picture(inside, tiny, tmp_path, content, fault):
     bad, out = tmp_path/'bad.jpg', tmp_path/'poses.json'
     if content is not None: bad.write_bytes(content)
