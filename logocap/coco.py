@@ -634,6 +634,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
+import numpy as np
 
 # %% ../nbs/00_coco.ipynb #8d99fabc
 def _annotation_file(root, split):
