@@ -24,36 +24,50 @@ VARIANTS = ('released', 'paper')
 def check_variant(
     variant:str, # one of VARIANTS
 ):
-    "Raises ValueError for a variant that there is not."
-    if variant not in VARIANTS: raise ValueError(f'variant {variant!r}: there are {", ".join(VARIANTS)}')
+    "Raises ValueError for an unknown variant."
+    if variant not in VARIANTS:
+        raise ValueError(f'variant {variant!r}: there are {", ".join(VARIANTS)}')
 
 def pad_people(
     keypoints:list, # B tensors M_i×17×3: x, y, v in input px; M_i may be 0
     areas:list, # B tensors M_i, input px²
 ) -> tuple: # people B×M×17×3, areas B×M, valid B×M, with M the largest M_i
-    "The people of B pictures as padded tensors and a mask of those who are real."
-    pad = lambda parts: torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    return pad(keypoints), pad(areas), pad([torch.ones(len(a), dtype=torch.bool, device=a.device) for a in areas])
+    "The people of B images as padded tensors and a mask of those who are real."
+    real = [torch.ones(len(area), dtype=torch.bool, device=area.device) for area in areas]
+    people, padded_areas, valid = (
+        torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        for parts in (keypoints, areas, real))
+    return people, padded_areas, valid
 
 # %% ../nbs/08_losses.ipynb #2094c64c
 def stride_cells(
     points:torch.Tensor, # …×2: x, y in input px
-    aligned:bool=False, # pixel centres matched; False: x/4, as released
+    aligned:bool=False, # pixel centers matched; False: x/4, as released
 ) -> torch.Tensor: # …×2, in cells of stride 4
     "Where points of the network input lie on maps of stride 4."
     return (points + .5) / 4 - .5 if aligned else points / 4
 
+# %% ../nbs/08_losses.ipynb #543e1c25
 def window_cells(
     first:torch.Tensor, # …×2 whole numbers: x, y of each window's first cell
     side:int, # cells a side
     size:tuple, # h, w of the map
-) -> tuple: # x …×side, y …×side, flat cell numbers …×side×side (of a cell of the map in any case), those inside the map …×side×side
-    "Square windows on a map, cell by cell; windows may hang over the rim."
-    x, y = (first[..., i, None] + torch.arange(side, device=first.device) for i in (0, 1))
-    (h, w), on = size, lambda c, n: (c >= 0) & (c < n)
-    number = y.clamp(0, h - 1)[..., :, None] * w + x.clamp(0, w - 1)[..., None, :]
-    return x, y, number, on(y, h)[..., :, None] & on(x, w)[..., None, :]
+) -> tuple: # x …×side, y …×side, number …×side×side, inside …×side×side
+    """Square windows on a map, cell by cell; windows may hang over the rim.
 
+    number: of a cell in the flattened map, always a valid one. inside: whether a cell of the
+    window is on the map."""
+    height, width = size
+    steps = torch.arange(side, device=first.device)
+    x = first[..., 0, None] + steps
+    y = first[..., 1, None] + steps
+    rows = y.clamp(0, height - 1)[..., :, None]
+    columns = x.clamp(0, width - 1)[..., None, :]
+    row_inside = ((y >= 0) & (y < height))[..., :, None]
+    column_inside = ((x >= 0) & (x < width))[..., None, :]
+    return x, y, rows * width + columns, row_inside & column_inside
+
+# %% ../nbs/08_losses.ipynb #25b1100f
 def draw_bumps(
     points:torch.Tensor, # B×M×K×2: x, y in cells
     shown:torch.Tensor, # B×M×K, the points to draw
@@ -65,11 +79,21 @@ def draw_bumps(
     points = torch.where(shown[..., None], points, 0.)
     cut = int(3 * sigma) + 1
     x, y, number, inside = window_cells(points.floor().long() - cut, 2 * cut + 2, size)
-    bump = lambda c, p: torch.exp(-(c - p).square() / (2 * sigma**2)) * (c <= p.ceil() + cut)
-    bumps = bump(y, points[..., 1:])[..., :, None] * bump(x, points[..., :1])[..., None, :] * (inside & shown[..., None, None])
-    plane = torch.arange(b * k, device=points.device).view(b, 1, k, 1, 1) * (size[0] * size[1])
-    maps = torch.zeros(b * k * size[0] * size[1], device=points.device)
-    return maps.scatter_reduce_(0, (number + plane).flatten(), bumps.flatten(), 'amax').view(b, k, *size)
+
+    def profile(cells, place): # along one axis
+        bump = torch.exp(-(cells - place).square() / (2 * sigma**2))
+        return bump * (cells <= place.ceil() + cut)
+
+    along_x = profile(x, points[..., :1])
+    along_y = profile(y, points[..., 1:])
+    drawn = inside & shown[..., None, None]
+    bumps = along_y[..., :, None] * along_x[..., None, :] * drawn
+
+    cells = size[0] * size[1] # of a map
+    plane = cells * torch.arange(b * k, device=points.device).view(b, 1, k, 1, 1)
+    maps = torch.zeros(b * k * cells, device=points.device)
+    maps.scatter_reduce_(0, (number + plane).flatten(), bumps.flatten(), 'amax')
+    return maps.view(b, k, *size)
 
 # %% ../nbs/08_losses.ipynb #89b643ba
 def area_ranks(
@@ -90,7 +114,7 @@ def draw_offsets(
     size:tuple, # h, w of the maps
     side:int=8, # cells a side of the square that a person writes on
 ) -> tuple: # offsets B×34×h×w and their weights B×34×h×w, 0 where nobody writes
-    "Arrows from the cells around each center to the person's keypoints (Eq. 4, the ground truth of Eq. 12)."
+    "Arrows from the cells around each center to the keypoints (Eq. 4, the truth of Eq. 12)."
     b, m, k, _ = points.shape
     cells = size[0] * size[1]
     x, y, number, inside = (t[:, :, None] for t in window_cells(centers - side // 2, side, size))
@@ -122,34 +146,61 @@ def make_targets(
     people:torch.Tensor, # B×M×17×3: x, y, v in input px
     areas:torch.Tensor, # B×M, input px²
     valid:torch.Tensor=None, # B×M, real people; None: all
-    ignore:torch.Tensor=None, # B×h×w, cells that teach the heat maps nothing; None: none
+    ignore:torch.Tensor=None, # B×h×w, cells that teach the heatmaps nothing; None: none
     size:tuple=(512, 512), # H, W of the network input, px
     variant:str='released', # one of VARIANTS
     aligned:bool=False, # targets at (x + .5)/4 − .5; False: at x/4, as released
-    scales:torch.Tensor=None, # B, input px that make one px of the source picture; None: 1
-    centers:torch.Tensor=None, # B×M×2 centres, input px; None: the mean of labelled keypoints, Eq. 1
-    square:int=None, # cells a side that learn a person's offsets; None: 8 as released, 1 in the paper
-) -> dict: # heatmaps B×18×h×w, heatmap_weight B×1×h×w, offsets and offset_weight B×34×h×w; people and areas with v = 0 where nothing counts
-    "Everything the losses compare with that can be known beforehand (§3.2.2); raises ValueError for an unknown variant."
+    scales:torch.Tensor=None, # B, input px that make one px of the source image; None: 1
+    centers:torch.Tensor=None, # B×M×2, input px; None: the mean of labeled keypoints, Eq. 1
+    square:int=None, # cells a side that learn offsets; None: 8 as released, 1 in the paper
+) -> dict: # tensors by name
+    """Everything the losses compare with that can be known beforehand (§3.2.2).
+
+    heatmaps B×18×h×w, heatmap_weight B×1×h×w, offsets and offset_weight B×34×h×w; people B×M×17×3
+    with v = 0 where nothing counts, and areas B×M. Raises ValueError for an unknown variant."""
     check_variant(variant)
-    cells, limit = (size[0] // 4, size[1] // 4), torch.tensor([size[1], size[0]], device=people.device)
-    inside = lambda xy: ((xy >= 0) & (xy < limit)).all(-1)
-    valid = torch.ones_like(areas, dtype=torch.bool) if valid is None else valid
+    cells = (size[0] // 4, size[1] // 4)
+    limit = torch.tensor([size[1], size[0]], device=people.device)
+
+    def inside(points):
+        return ((points >= 0) & (points < limit)).all(-1)
+
+    # who counts: keypoints, and people with a center
+    if valid is None: valid = torch.ones_like(areas, dtype=torch.bool)
+    visible = people[..., 2] > 0
+    labeled = valid[..., None] & visible & inside(people[..., :2])
+    named = valid
+    if centers is None:
+        named = valid & visible.any(-1)
+        centers = person_centers(people)
     source_areas = areas if scales is None else areas / scales[:, None]**2
-    named = valid & (people[..., 2] > 0).any(-1) if centers is None else valid
-    centers = person_centers(people) if centers is None else centers
-    whole = named & (source_areas >= 32**2) & inside(centers) # have a centre
-    labelled = valid[..., None] & (people[..., 2] > 0) & inside(people[..., :2])
-    points, middles = stride_cells(people[..., :2], aligned), stride_cells(centers, aligned)
-    heat = torch.cat([draw_bumps(points, labelled, cells, 2.), draw_bumps(middles[:, :, None], whole[..., None], cells, 4.)], 1)
-    weight = torch.where((heat > 0).any(1, keepdim=True), 1., .1)
+    whole = named & (source_areas >= 32**2) & inside(centers)
+
+    # heatmaps
+    points = stride_cells(people[..., :2], aligned)
+    middles = stride_cells(centers, aligned)
+    keypoint_maps = draw_bumps(points, labeled, cells, 2.)
+    center_map = draw_bumps(middles[:, :, None], whole[..., None], cells, 4.)
+    heatmaps = torch.cat([keypoint_maps, center_map], 1)
+    weight = torch.where((heatmaps > 0).any(1, keepdim=True), 1., .1)
     if ignore is not None: weight = weight * ~ignore.bool()[:, None]
-    own = torch.where(whole[..., None], (middles + .5).floor() if aligned else middles.trunc(), 0.).long()
+
+    # offsets
+    center_cells = (middles + .5).floor() if aligned else middles.trunc()
+    center_cells = torch.where(whole[..., None], center_cells, 0.).long()
     importance = areas if variant == 'paper' else areas.clamp(min=1).rsqrt()
-    offsets, offset_weight = draw_offsets(points, own, labelled & whole[..., None], areas, importance, cells,
-                                          square or (1 if variant == 'paper' else 8))
-    return dict(heatmaps=heat, heatmap_weight=weight, offsets=offsets, offset_weight=offset_weight,
-                people=torch.cat([people[..., :2], (people[..., 2] * labelled)[..., None]], -1), areas=areas)
+    square = square or (1 if variant == 'paper' else 8)
+    offsets, offset_weight = draw_offsets(
+        points, center_cells, labeled & whole[..., None], areas, importance, cells, square)
+
+    counted = (people[..., 2] * labeled)[..., None]
+    return dict(
+        heatmaps=heatmaps,
+        heatmap_weight=weight,
+        offsets=offsets,
+        offset_weight=offset_weight,
+        people=torch.cat([people[..., :2], counted], -1),
+        areas=areas)
 
 # %% ../nbs/08_losses.ipynb #b2c0defe
 def ignore_mask(
@@ -160,7 +211,7 @@ def ignore_mask(
     size:tuple, # H, W of the network input, px
     aligned:bool=False, # as in `make_targets`
 ) -> torch.Tensor: # h×w bool: True where the heatmaps learn nothing
-    "Segments of crowds and of people without labelled keypoints, and what is outside the image, at stride 4."
+    "Segments of crowds and of people without labeled keypoints, and what is outside the image."
     from pycocotools import mask as rle
     learned = np.full((height, width, 1), 255, np.uint8)
     for a in annotations:
@@ -187,6 +238,7 @@ def heatmap_loss(
     if variant == 'paper': weight = weight.square()
     return ((heatmaps - target).square() * weight).mean()
 
+# %% ../nbs/08_losses.ipynb #452a9f1d
 def offset_loss(
     offsets:torch.Tensor, # B×34×h×w, in cells
     target:torch.Tensor, # B×34×h×w
@@ -214,8 +266,8 @@ def mesh_similarity(
 def labelled_mean(
     values:torch.Tensor, # …×17
     labelled:torch.Tensor, # …×17
-) -> torch.Tensor: # …, 0 where nothing is labelled
-    "Mean over a person's labelled keypoints."
+) -> torch.Tensor: # …, 0 where nothing is labeled
+    "Mean over a person's labeled keypoints."
     return (values * labelled).sum(-1) / labelled.sum(-1).clamp(min=1)
 
 # %% ../nbs/08_losses.ipynb #e1511cd4
@@ -227,15 +279,15 @@ def best_person(
     window:int, # m, cells a side of the local window
 ) -> tuple: # index B×N of the person, matching score B×N; −1 where there is nobody
     "The person that each instance can reach best (n* of Eq. 13)."
-    labelled = people[:, None, ..., 2] > 0
+    labeled = people[:, None, ..., 2] > 0
     if variant == 'paper':
         mesh = local_mesh(initial, window)[:, :, None]
         similarity = mesh_similarity(mesh, people[:, None], areas[:, None])
-        score = labelled_mean(similarity.clamp(min=.5).mean((-2, -1)), labelled)
+        score = labelled_mean(similarity.clamp(min=.5).mean((-2, -1)), labeled)
     else:
         moved = best_cells(initial[:, :, None], people[:, None, ..., :2], window)
         score = oks(moved, people[:, None], areas[:, None])
-    score, person = torch.where(labelled.any(-1), score, -1.).max(-1)
+    score, person = torch.where(labeled.any(-1), score, -1.).max(-1)
     return person, score
 
 # %% ../nbs/08_losses.ipynb #1680db85
@@ -250,7 +302,8 @@ def match_people(
 ) -> dict: # truth B×N×17×3, similarity B×N×17×m×m, weight B×N×17; matched B×N
     "Which person each instance learns, and how much each of its keypoints counts (§3.2.2)."
     check_variant(variant)
-    people = F.pad(people, (0, 0, 0, 0, 0, 1)) # somebody without keypoints for those who find nobody
+    # somebody without keypoints, for those who find nobody
+    people = F.pad(people, (0, 0, 0, 0, 0, 1))
     areas = F.pad(areas, (0, 1), value=1.)
     person, score = best_person(initial, people, areas, variant, window)
     truth = people.gather(1, person[..., None, None].expand(-1, -1, 17, 3))
@@ -283,6 +336,7 @@ def kam_loss(
     each = error.sum((-3, -2, -1)) if variant == 'paper' else error.mean((-3, -2, -1))
     return each.sum() / count.clamp(min=1)
 
+# %% ../nbs/08_losses.ipynb #09ae4d3a
 def adapted_target(
     initial:torch.Tensor, # P×17×2 initial poses, input px: the middle of the maps
     truth:torch.Tensor, # P×17×2 or more: true x, y in input px
@@ -310,7 +364,7 @@ def sent_instances(
     people:torch.Tensor, # B×M×17×3: x, y, v; v = 0: does not count
     variant:str='released', # one of VARIANTS
 ) -> torch.Tensor: # B×N, at least one an image
-    "The instances that go through the message passing: matched ones or, as printed, those that inference would keep."
+    "Who goes through the message passing: the matched or, as printed, whom inference would keep."
     place = torch.arange(matched.shape[1], device=matched.device)
     if variant == 'paper':
         count = (people[..., 2] > 0).any(-1).sum(1, keepdim=True)
@@ -345,8 +399,12 @@ def training_stages(
     n:int=30, # N, instances an image
     variant:str='released', # one of VARIANTS
     window:int=11, # m, cells a side of the local window
-) -> dict: # of the P instances that are sent: kam P×17×m×m not clamped, adapted P×17×a×a, initial P×17×2, truth, similarity, weight, matched, image P; and heatmaps, offsets
-    "From the network's three maps to what Eqs. 11 to 13 compare; poses are found on detached maps."
+) -> dict: # tensors by name
+    """From the network's three maps to what Eqs. 11 to 13 compare.
+
+    Of the P instances that are sent: kam P×17×m×m, not clamped; adapted P×17×a×a; initial P×17×2;
+    truth, similarity, weight and matched as in `match_people`; image P. And heatmaps, offsets.
+    Poses are found on detached maps."""
     upsampled = upsample(heatmaps, size)
     centers, valid = find_centers(upsampled[:, 17].detach(), n)
     initial = initial_poses(centers, offsets.detach())
@@ -363,7 +421,7 @@ def training_stages(
     return dict(sent, image=image, heatmaps=heatmaps, offsets=offsets, kam=kam, adapted=adapted)
 
 # %% ../nbs/08_losses.ipynb #5618b840
-FACTORS = dict(heatmaps=1., offsets=.01, kam=.01, adapted=1.) # of the four losses in the total; λ = 0.01
+FACTORS = dict(heatmaps=1., offsets=.01, kam=.01, adapted=1.) # in the total; λ = 0.01
 
 def fast_loss(
     heatmaps:torch.Tensor, # B×18×h×w
@@ -403,8 +461,8 @@ def total_loss(
     stages:dict, # of `training_stages`
     targets:dict, # of `make_targets`, of the same variant
     variant:str='released', # one of VARIANTS
-) -> dict: # heatmaps, offsets, kam, adapted (each times its factor), total, their sum, and matched, the number of matched instances
-    "The four losses and their sum (§3.2.2)."
+) -> dict: # heatmaps, offsets, kam, adapted (each times its factor), total, matched
+    "The four losses, their sum, and the number of matched instances (§3.2.2)."
     fast = fast_loss(stages['heatmaps'], stages['offsets'], targets, variant)
     slow = slow_loss(stages, variant)
     total = fast['total'] + slow['total']
