@@ -114,7 +114,7 @@ def draw_offsets(
     size:tuple, # h, w of the maps
     side:int=8, # cells a side of the square that a person writes on
 ) -> tuple: # offsets B×34×h×w and their weights B×34×h×w, 0 where nobody writes
-    "Arrows from the cells around each center to the person's keypoints (Eq. 4, the ground truth of Eq. 12)."
+    "Arrows from the cells around each center to the keypoints (Eq. 4, the truth of Eq. 12)."
     b, m, k, _ = points.shape
     cells = size[0] * size[1]
     x, y, number, inside = (t[:, :, None] for t in window_cells(centers - side // 2, side, size))
@@ -211,7 +211,7 @@ def ignore_mask(
     size:tuple, # H, W of the network input, px
     aligned:bool=False, # as in `make_targets`
 ) -> torch.Tensor: # h×w bool: True where the heatmaps learn nothing
-    "Segments of crowds and of people without labelled keypoints, and what is outside the image, at stride 4."
+    "Segments of crowds and of people without labeled keypoints, and what is outside the image."
     from pycocotools import mask as rle
     learned = np.full((height, width, 1), 255, np.uint8)
     for a in annotations:
@@ -266,8 +266,8 @@ def mesh_similarity(
 def labelled_mean(
     values:torch.Tensor, # …×17
     labelled:torch.Tensor, # …×17
-) -> torch.Tensor: # …, 0 where nothing is labelled
-    "Mean over a person's labelled keypoints."
+) -> torch.Tensor: # …, 0 where nothing is labeled
+    "Mean over a person's labeled keypoints."
     return (values * labelled).sum(-1) / labelled.sum(-1).clamp(min=1)
 
 # %% ../nbs/08_losses.ipynb #e1511cd4
@@ -279,15 +279,15 @@ def best_person(
     window:int, # m, cells a side of the local window
 ) -> tuple: # index B×N of the person, matching score B×N; −1 where there is nobody
     "The person that each instance can reach best (n* of Eq. 13)."
-    labelled = people[:, None, ..., 2] > 0
+    labeled = people[:, None, ..., 2] > 0
     if variant == 'paper':
         mesh = local_mesh(initial, window)[:, :, None]
         similarity = mesh_similarity(mesh, people[:, None], areas[:, None])
-        score = labelled_mean(similarity.clamp(min=.5).mean((-2, -1)), labelled)
+        score = labelled_mean(similarity.clamp(min=.5).mean((-2, -1)), labeled)
     else:
         moved = best_cells(initial[:, :, None], people[:, None, ..., :2], window)
         score = oks(moved, people[:, None], areas[:, None])
-    score, person = torch.where(labelled.any(-1), score, -1.).max(-1)
+    score, person = torch.where(labeled.any(-1), score, -1.).max(-1)
     return person, score
 
 # %% ../nbs/08_losses.ipynb #1680db85
@@ -302,7 +302,8 @@ def match_people(
 ) -> dict: # truth B×N×17×3, similarity B×N×17×m×m, weight B×N×17; matched B×N
     "Which person each instance learns, and how much each of its keypoints counts (§3.2.2)."
     check_variant(variant)
-    people = F.pad(people, (0, 0, 0, 0, 0, 1)) # somebody without keypoints for those who find nobody
+    # somebody without keypoints, for those who find nobody
+    people = F.pad(people, (0, 0, 0, 0, 0, 1))
     areas = F.pad(areas, (0, 1), value=1.)
     person, score = best_person(initial, people, areas, variant, window)
     truth = people.gather(1, person[..., None, None].expand(-1, -1, 17, 3))
@@ -363,7 +364,7 @@ def sent_instances(
     people:torch.Tensor, # B×M×17×3: x, y, v; v = 0: does not count
     variant:str='released', # one of VARIANTS
 ) -> torch.Tensor: # B×N, at least one an image
-    "The instances that go through the message passing: matched ones or, as printed, those that inference would keep."
+    "Who goes through the message passing: the matched or, as printed, whom inference would keep."
     place = torch.arange(matched.shape[1], device=matched.device)
     if variant == 'paper':
         count = (people[..., 2] > 0).any(-1).sum(1, keepdim=True)
@@ -420,7 +421,7 @@ def training_stages(
     return dict(sent, image=image, heatmaps=heatmaps, offsets=offsets, kam=kam, adapted=adapted)
 
 # %% ../nbs/08_losses.ipynb #5618b840
-FACTORS = dict(heatmaps=1., offsets=.01, kam=.01, adapted=1.) # of the four losses in the total; λ = 0.01
+FACTORS = dict(heatmaps=1., offsets=.01, kam=.01, adapted=1.) # in the total; λ = 0.01
 
 def fast_loss(
     heatmaps:torch.Tensor, # B×18×h×w
