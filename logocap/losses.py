@@ -428,12 +428,13 @@ def fast_loss(
     offsets:torch.Tensor, # B×34×h×w, in cells
     targets:dict, # of `make_targets`, of the same variant
     variant:str='released', # one of VARIANTS
+    factors:dict=FACTORS, # of the losses
 ) -> dict: # heatmaps, offsets (each times its factor), total, their sum
     "The losses of the fast keypointer alone: Eq. 11 and 12."
     losses = dict(
         heatmaps=heatmap_loss(heatmaps, targets['heatmaps'], targets['heatmap_weight'], variant),
         offsets=offset_loss(offsets, targets['offsets'], targets['offset_weight'], variant))
-    losses = {name: FACTORS[name] * loss for name, loss in losses.items()}
+    losses = {name: factors[name] * loss for name, loss in losses.items()}
     return dict(losses, total=sum(losses.values()))
 
 def slow_loss(

@@ -127,6 +127,10 @@ class Scales(nn.Module):
         self.more_levels = network.more_levels
         self.suppress = network.suppress
 
+    def lean_fields(self, images, flip_test=False):
+        "All of `fields`: averages need every cell."
+        return self.fields(images, flip_test)
+
     def poses_of(self, *args): return self.network.poses_of(*args)
 
     def fields(self,

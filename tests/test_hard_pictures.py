@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from conftest import LONG, ROOT
 from test_commands import fails
-import logocap.model
+import logocap.predict
 from logocap.coco import CocoFolder, example_people, read_image
-from logocap.model import LogoCap, detect_split, predict_command
+from logocap.model import LogoCap
+from logocap.predict import detect_split, predict_command
 
 PART = 'pictures'
 RNG = np.random.default_rng(0)
@@ -77,13 +78,13 @@ def bad_images(folder):
     (folder/'whole.jpg').unlink()
     program = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'
     contents = (
-        ('empty.jpg', b'', 'not a readable picture'),
-        ('text.jpg', b'a text\n' * 99, 'not a readable picture'),
+        ('empty.jpg', b'', 'not a readable image'),
+        ('text.jpg', b'a text\n' * 99, 'not a readable image'),
         ('cut.jpg', whole[:len(whole) // 2], 'truncated'),
-        ('head.jpg', whole[:20], 'not a readable picture'),
+        ('head.jpg', whole[:20], 'not a readable image'),
         ('thin.png', large_png(1, 5000), 'more than 16 times'),
         ('bomb.png', large_png(20000, 20000), 'decompression bomb'),
-        ('program.jpg', program, 'not a readable picture'))
+        ('program.jpg', program, 'not a readable image'))
     made = {}
     for name, content, fault in contents:
         (folder/name).write_bytes(content)
@@ -92,8 +93,8 @@ def bad_images(folder):
     (folder/'folder.jpg').mkdir()
     (folder/'lost.jpg').symlink_to(folder/'nowhere')
     made[folder/'floats.tif'] = 'grey levels'
-    made[folder/'folder.jpg'] = 'no such picture'
-    made[folder/'lost.jpg'] = 'no such picture'
+    made[folder/'folder.jpg'] = 'no such image'
+    made[folder/'lost.jpg'] = 'no such image'
     return made
 
 
@@ -131,7 +132,7 @@ def test_one_batch(run, inside, tiny, tmp_path, tried):
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith('logocap-predict: ')]
     assert len(told) == len(bad) + 1
-    assert f'{len(bad)} of {len(good) + len(bad)} pictures left out' in told[-1]
+    assert f'{len(bad)} of {len(good) + len(bad)} images left out' in told[-1]
 
     faults = json.loads((tmp_path/'poses.faults.json').read_text())
     assert {fault['file_name'] for fault in faults} == {file.name for file in bad}
@@ -142,7 +143,7 @@ def test_one_batch(run, inside, tiny, tmp_path, tried):
 
     before = (tmp_path/'poses.json').read_bytes()
     cases = (
-        ('cut.jpg', 'cut.jpg: not a readable picture'),
+        ('cut.jpg', 'cut.jpg: not a readable image'),
         ('1x1.png', 'out of memory (', '--short-side', 3_200_000),
         ('1x1.png', "invalid number value: 'nan'", '--threshold', 'nan'))
     for name, fault, *more in cases:
@@ -157,14 +158,14 @@ def test_a_folder_loses_an_image(tiny, tmp_path, monkeypatch, tried):
     folder = tmp_path/'in'
     folder.mkdir()
     for n in range(3): PAGE.save(folder/f'{n}.png')
-    network_input = logocap.model.network_input
+    network_input = logocap.predict.network_input
 
     def losing(image, *args, **kwargs):
         (folder/'2.png').unlink(missing_ok=True)
         return network_input(image, *args, **kwargs)
 
-    monkeypatch.setattr(logocap.model, 'network_input', losing)
-    with pytest.raises(ValueError, match='1 of 3 pictures left out'):
+    monkeypatch.setattr(logocap.predict, 'network_input', losing)
+    with pytest.raises(ValueError, match='1 of 3 images left out'):
         predict_command(
             images=[folder], weights=tiny, out=tmp_path/'poses.json', short_side=64,
             flip_test=False, level='none', device='cpu')
@@ -242,7 +243,7 @@ def test_mutated_images(tmp_path, tried):
         try:
             pixels = read_image(file, upright=True)
         except ValueError as e:
-            assert str(e).startswith(f'{file}: not a readable picture') and '\n' not in str(e)
+            assert str(e).startswith(f'{file}: not a readable image') and '\n' not in str(e)
             outcome = 'one line'
         else:
             assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3

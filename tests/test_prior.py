@@ -7,7 +7,8 @@ import torch
 from test_commands import fails
 import logocap.prior
 from logocap.hrnet import embedded_weights
-from logocap.model import _parser, load_network
+from logocap.checkpoints import load_network
+from logocap.command import make_parser
 from logocap.training import train_command
 
 
@@ -43,7 +44,7 @@ def test_rescoring_stays(tmp_path):
 
 
 def test_help():
-    said = ''.join(_parser(train_command.__wrapped__).format_help().split())
+    said = ''.join(make_parser(train_command.__wrapped__).format_help().split())
     modules = [module.name for module in pkgutil.iter_modules(logocap.prior.__path__)]
     for method in ('logocap', *modules): assert method.replace('_', '-') in said, method
 

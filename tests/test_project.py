@@ -61,7 +61,8 @@ def test_notebook_is_stored_executed(path):
     code = [c for c in nb.cells if c.cell_type == 'code']
     outputs = [o for c in code for o in c.outputs]
     assert not [o for o in outputs if o.output_type == 'error' or o.get('name') == 'stderr']
-    assert any({'image/png', 'image/jpeg'} & set(o.get('data', {})) for o in outputs)
+    shown = any({'image/png', 'image/jpeg'} & set(o.get('data', {})) for o in outputs)
+    assert shown or path.name == '11_command.ipynb' # which has nothing to show
     assert not widget_views(nb)  # they would be dead
     assert path.stat().st_size < 1_000_000
     assert not any(c.metadata for c in nb.cells) and set(nb.metadata) <= {'kernelspec'}

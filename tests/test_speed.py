@@ -250,7 +250,7 @@ def test_stream_keeps_the_order(small, tmp_path, batches):
     for n, (image, poses) in enumerate(found):
         if n in (0, 13): assert isinstance(poses, FileNotFoundError)
         elif n in (4, 5): assert isinstance(poses, ValueError)
-        else: assert len(poses) and same(poses, small.predict(image, False, 64, 'none'))
+        else: assert len(poses) and same(poses, small.optimize().predict(image, False, 64, 'none'))
 
 
 def test_a_rare_size_does_not_wait(small, batches):
@@ -273,7 +273,7 @@ def test_out_of_memory(small, monkeypatch, error):
         if len(inputs) > most[0] or inputs.shape[-1] > 64: raise error
         return seen(network, inputs, *args)
     images = [page(64, 128 if n == 2 else 64, n) for n in range(6)]
-    alone = [small.predict(image, False, 64, 'none') for image in images]
+    alone = [small.optimize().predict(image, False, 64, 'none') for image in images]
     monkeypatch.setattr(logocap.predict, 'detect', narrow)
     for n, (image, poses) in enumerate(stream_poses(small.optimize(), images, False, 64, 'none', 5)): assert poses is error if n == 2 else same(poses, alone[n])
     error = RuntimeError('something else')

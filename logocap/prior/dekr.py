@@ -269,7 +269,7 @@ def dekr_losses(
     recipe, # `Recipe`: which variant of the losses
 ) -> dict: # of `fast_loss`
     "Losses of heatmaps and offsets."
-    return fast_loss(*model.fields(images), targets, recipe.variant)
+    return fast_loss(*model.fields(images), targets, recipe.variant, FACTORS)
 
 # %% ../../nbs/21_dekr.ipynb #de220027
 def dekr_widths(
