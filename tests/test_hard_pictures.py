@@ -92,7 +92,7 @@ def bad_images(folder):
     Image.fromarray(RNG.random((7, 9)).astype(np.float32)).save(folder/'floats.tif')
     (folder/'folder.jpg').mkdir()
     (folder/'lost.jpg').symlink_to(folder/'nowhere')
-    made[folder/'floats.tif'] = 'grey levels'
+    made[folder/'floats.tif'] = 'gray levels'
     made[folder/'folder.jpg'] = 'no such image'
     made[folder/'lost.jpg'] = 'no such image'
     return made
