@@ -14,10 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # of ATen, of oneDNN
 SETS = {'default': 'SSE41', 'avx2': 'AVX2', 'avx512': 'AVX512_CORE', 'native': None}
-TESTS = ('test_parity', 'test_speed', 'test_export', 'test_hard_numbers', 'test_losses',
-         'test_associative_embedding')
+TESTS = ('test_frozen', 'test_parity', 'test_speed', 'test_export', 'test_hard_numbers', 'test_losses',
+         'test_center_offset', 'test_kem', 'test_cmp', 'test_adaptation', 'test_hrnet',
+         'test_centernet', 'test_dekr', 'test_associative_embedding')
 SINGLE_TESTS = ('test_tables.py::test_what_levels_share_changes_nothing',)
-NOTEBOOKS = '02 03 04 05 06 07 08 08b 09 09b 10 11 11b 13 20 21 22 23'
+NOTEBOOKS = '02 03 04 05 06 07 08 09 10 12 13 14 15 20 21 22 23 30 31 33 34'
 
 NAMES = r'^(?:FAILED|ERROR) .*|^\S+Error.*|^.*\.ipynb.*'  # in what a red part says
 
