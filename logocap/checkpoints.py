@@ -51,7 +51,7 @@ def rows(
     file, # where they come from, for the message
     method:str='LOGO-CAP', # for the message
 ) -> int: # its first dimension
-    "The width of a layer; raises ValueError naming the file and the tensor that is missing or has none."
+    "The width of a layer; raises ValueError naming the file and the tensor if there is none."
     if name not in tensors:
         raise ValueError(f'{file}: not a {method} checkpoint, it lacks tensor {name}')
     if tensors[name].dim() == 0: raise ValueError(f'{file}: tensor {name} is a single number')
@@ -78,7 +78,8 @@ def widths_of(
     file, # where they come from, for the message
 ) -> dict: # its arguments
     "The widths of a network of any method."
-    return {width: rows(tensors, name, file, network.__name__) for width, name in network.WIDTHS.items()}
+    method = network.__name__
+    return {width: rows(tensors, name, file, method) for width, name in network.WIDTHS.items()}
 
 PoseNetwork.read_widths = classmethod(widths_of)
 LogoCap.read_widths = staticmethod(read_widths)
@@ -118,7 +119,10 @@ def check_storage(
 def read_checkpoint(
     file, # .pth.tar, training checkpoint, .safetensors or .safetensors.gz
 ) -> tuple: # tensors under our names, dictionary of what the file says of itself
-    "Named tensors of any of the three kinds of checkpoint; raises FileNotFoundError or ValueError naming the file."
+    """Named tensors of any of the three kinds of checkpoint.
+
+    Raises FileNotFoundError or ValueError naming the file.
+    """
     file = Path(file)
     if file.name.endswith(('.safetensors', '.safetensors.gz')):
         tensors, about = read_safetensors(file)
@@ -154,14 +158,19 @@ def fill(
     model.short_side = int(about.get('short_side', usual))
     model.candidates = int(about.get('candidates', 30))
     model.window = int(about.get('window', 11))
-    return model.to(device or 'cpu', memory_format=torch.channels_last).eval() # faster for convolutions
+    model = model.to(device or 'cpu', memory_format=torch.channels_last) # faster for convolutions
+    return model.eval()
 
 def from_pretrained(
     network:type, # this class
-    file=None, # .pth.tar as released, training checkpoint, .safetensors, or a name of `embedded_weights`; None: the method's default
+    file=None, # a checkpoint, or a name of `embedded_weights`; None: the method's default
     device=None, # where to put it; None: the CPU
 ) -> PoseNetwork: # in evaluation mode
-    "A network from a checkpoint, its widths read off the tensors; raises FileNotFoundError or ValueError naming the file."
+    """A network from a checkpoint, its widths read off the tensors.
+
+    A checkpoint is a .pth.tar as released, one of a training, or .safetensors. Raises
+    FileNotFoundError or ValueError naming the file.
+    """
     file = find_weights(network.weights if file is None else file)
     return fill(network, *read_checkpoint(file), file, device)
 
@@ -170,8 +179,8 @@ PoseNetwork.from_pretrained = classmethod(from_pretrained)
 # %% ../nbs/10_checkpoints.ipynb #2880f82e
 def facts_of(
     model:PoseNetwork, # the network
-) -> dict: # name → text
-    "What a checkpoint says of itself because its tensors do not tell; the method, if it is not LOGO-CAP."
+) -> dict: # name → text; the method only if it is not LOGO-CAP
+    "What a checkpoint says of itself because its tensors do not tell."
     facts = {name: str(getattr(model, name)) for name in ('short_side', 'candidates', 'window')}
     return facts if model.method == 'logocap' else dict(facts, method=str(model.method))
 
@@ -179,11 +188,12 @@ def facts_of(
 def save_pretrained(self:PoseNetwork,
     file, # .safetensors, or .safetensors.gz to have it packed
     half:bool=False, # kernels in float16; vectors (batch norms, biases) stay float32
-    bits:int=None, # kernels in whole numbers of so many bits, see `to_whole_numbers`; None: not
+    bits:int=None, # kernels in whole numbers of so many bits (`to_whole_numbers`); None: not
 ):
     "Write the weights and what `facts_of` tells of them, whole or not at all."
     if self.fast:
-        raise ValueError('a fast network is not written to files: save the network that it was made of')
+        raise ValueError('a fast network is not written to files: '
+                         'save the network that it was made of')
     tensors = self.state_dict()
     if half: tensors = {n: t.half() if t.dim() > 1 else t for n, t in tensors.items()}
     write_safetensors(file, tensors, facts_of(self), bits)
@@ -203,7 +213,10 @@ def load_network(
     file=None, # as `PoseNetwork.from_pretrained` takes it
     device=None, # where to put it; None: the CPU
 ) -> PoseNetwork: # in evaluation mode
-    "The network of a file of whatever method, by what the file says of itself; raises FileNotFoundError or ValueError naming the file."
+    """The network of a file of whatever method, by what the file says of itself.
+
+    Raises FileNotFoundError or ValueError naming the file.
+    """
     file = find_weights(file)
     tensors, about = read_checkpoint(file)
     method = about.get('method', 'logocap')

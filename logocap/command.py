@@ -41,7 +41,7 @@ finite_number.__name__ = 'number' # in argparse's messages
 def make_parser(
     func, # the function behind the command
 ): # an `argparse.ArgumentParser`
-    "fastcore's parser of a function, with lists, switches in both directions, and numbers that are finite."
+    "fastcore's parser, with lists, switches in both directions, and numbers that are finite."
     from fastcore.script import anno_parser
     parser = anno_parser(func)
     for action in list(parser._actions):
@@ -51,7 +51,8 @@ def make_parser(
         if action.type is float: action.type = finite_number
         if action.option_strings[:1] == [f'--no-{action.dest}']:
             option = f'--{action.dest}'
-            parser.add_argument(option, action='store_true', default=action.default, help=action.help)
+            default = action.default
+            parser.add_argument(option, action='store_true', default=default, help=action.help)
             action.help = f'the opposite of {option}'
     return parser
 
@@ -59,7 +60,10 @@ def make_parser(
 def one_line(
     error:Exception, # what a function raised
 ) -> str: # without line breaks
-    "The message of an error. One that comes from a process that reads brings its traceback along, itself in the last line."
+    """The message of an error.
+
+    One from a process that reads brings its traceback along, itself in the last line.
+    """
     text = str(error).strip()
     if text.startswith('Caught '): return text.splitlines()[-1].split(': ', 1)[-1]
     return ' '.join(text.split())
@@ -90,8 +94,8 @@ def command(
 
         parser.error = lambda message: fail(f'{message} (try --help)')
         options = vars(parser.parse_args([spelled(parser, word) for word in sys.argv[1:]]))
-        options = {name: v for name, v in options.items() if name not in ('pdb', 'xtra')} # fastcore's own
-        warnings.filterwarnings('ignore', module=r'PIL\.') # of damaged images; whether one can be read is said in one line
+        for own in ('pdb', 'xtra'): options.pop(own, None) # of fastcore
+        warnings.filterwarnings('ignore', module=r'PIL\.') # a damaged image is named in one line
         try:
             func(**options)
         except BrokenPipeError: # whoever read the output has gone, `head` for instance
@@ -101,7 +105,8 @@ def command(
         except (MemoryError, RuntimeError) as e:
             if isinstance(e, RuntimeError) and 'memory' not in str(e): raise
             first = (str(e).splitlines() or ['no more is available'])[0]
-            fail(f'out of memory ({first}); a smaller network input (--short-side, --size) needs less')
+            fail(f'out of memory ({first}); '
+                 'a smaller network input (--short-side, --size) needs less')
         except KeyboardInterrupt as e:
             fail(str(e) or 'interrupted')
     return main

@@ -86,8 +86,11 @@ def detect(
     matrices:torch.Tensor, # B×2×3, image px → input px
     flip_test:bool=True, # average with the mirrored images
     levels:tuple=None, # some of the network's levels; None: its default
-) -> dict: # level → B pairs of keypoints people×17×3 in px of the image and scores, as arrays, best first
-    "People of a batch of network inputs, duplicates suppressed, in pixels of their images; raises as `check_levels` does. The convolutions are run once for all levels."
+) -> dict: # level → B pairs of arrays: keypoints people×17×3 and scores people, best first
+    """People of a batch of network inputs, duplicates suppressed, in px of their images.
+
+    The convolutions are run once for all levels. Raises as `check_levels` does.
+    """
     levels = levels or network.levels[-1:]
     check_levels(network, levels)
     parameter = next(network.parameters())
@@ -139,13 +142,17 @@ def detect_each(
 
 def stream_poses(
     model:PoseNetwork, # in evaluation mode, on any device
-    images, # paths, PIL images or H×W×3 uint8 RGB arrays; those with an EXIF orientation count as viewers show them
+    images, # paths, PIL images or H×W×3 uint8 RGB arrays
     flip_test:bool=True, # average with the mirrored image
     short_side:int=None, # short side of the network input, px; None: what the weights were made for
     level:str=None, # one of the network's levels; None: its default
     batch_size:int=4, # images at a time, as far as their input sizes agree
-): # pairs in the order of the images: an image, its `Poses` in px of the image or what was raised in their place
-    "Poses of any number of images, read ahead and put together by size; none waits for more than eight batches' images to be read."
+): # pairs in the order of the images: an image, its `Poses` or what was raised instead
+    """Poses of any number of images, in px of each, read ahead and put together by size.
+
+    None waits for more than eight batches' images to be read. Images with an EXIF orientation
+    count as viewers show them.
+    """
     if batch_size < 1: raise ValueError(f'batch of {batch_size} images')
     level = level or model.levels[-1]
     side = model.short_side if short_side is None else short_side
@@ -191,7 +198,10 @@ def predict(self:PoseNetwork,
     level:str=None, # one of `levels`; None: the default
     batch_size:int=4, # images at a time, as far as their input sizes agree
 ): # `Poses`, or a list of them for a list
-    "The people of an image or of a list of images, in px of the images; raises ValueError or FileNotFoundError naming an image that cannot be read."
+    """The people of an image or of a list of images, in px of the images.
+
+    Raises ValueError or FileNotFoundError naming an image that cannot be read.
+    """
     several = isinstance(images, (list, tuple))
     training = [m for m in self.modules() if m.training]
     self.eval()
@@ -207,7 +217,10 @@ def predict(self:PoseNetwork,
 
 # %% ../nbs/13_predict.ipynb #74393601
 class SplitInputs(torch.utils.data.Dataset):
-    "Network inputs of a split's images, for a DataLoader: image id, 3×H×W input, 2×3 matrix; raises ValueError naming a wrong image."
+    """Network inputs of a split's images, for a DataLoader: image id, 3×H×W input, 2×3 matrix.
+
+    Raises ValueError naming a wrong image.
+    """
     def __init__(self,
         folder:CocoFolder, # the split
         image_ids:list, # which images
@@ -260,13 +273,16 @@ def detect_split(
             for level, people in detect(model, x, matrices, flip_test, levels).items():
                 for i, one in zip(ids.tolist(), people): found[level][i] = coco_results(i, *one)
             bar.update(len(ids))
-    return {level: [r for i in image_ids for r in by_image[i]] for level, by_image in found.items()}
+    results = {}
+    for level, of_image in found.items():
+        results[level] = [r for i in image_ids for r in of_image[i]]
+    return results
 
 # %% ../nbs/13_predict.ipynb #59338b4d
 def image_files(
     paths:list, # of images or folders
 ) -> list: # paths of images
-    "Paths of images; a folder stands for the images in it. Raises ValueError for a folder without images."
+    "Paths of images, of a folder those in it; raises ValueError for a folder without images."
     kinds = {k for k, name in Image.registered_extensions().items() if name in FORMATS}
     files = []
     for path in map(Path, paths):
@@ -305,7 +321,10 @@ def drawn_behind(
     threshold:float, # leave out people who score less
     repeated:set, # names that more than one file has
 ): # the same pairs
-    "Pass pairs of files and poses on, while a thread draws them; where names repeat, an image's place stands in front."
+    """Pass pairs of files and poses on, while a thread draws them.
+
+    Where names repeat, an image's place stands in front.
+    """
     waiting = deque()
     with ThreadPoolExecutor(1) as artist:
         for n, (file, poses) in enumerate(found, 1):
@@ -321,18 +340,18 @@ def drawn_behind(
 @command
 def predict_command(
     images:list, # images, or folders of them
-    weights:str=None, # checkpoint: released .pth.tar, training checkpoint, .safetensors, or a name of embedded weights; default: the first of these
-    out:str='poses.json', # COCO results to write; images that cannot be read go into poses.faults.json
+    weights:str=None, # a checkpoint, or a name of embedded weights; default: the first of these
+    out:str='poses.json', # COCO results to write; what cannot be read: poses.faults.json
     draw:str=None, # folder for images with skeletons
     threshold:float=.01, # least score of people to draw and count; all are written
-    short_side:int=None, # short side of the network input, px; default: what the weights were made for
+    short_side:int=None, # of the network input, px; default: what the weights were made for
     flip_test:bool=True, # average with the mirrored image
-    level:str=None, # LOGO-CAP has none: initial poses; partial: arg max of the attraction maps; full: the method. Default: the method
+    level:str=None, # LOGO-CAP has none, partial and full, the method; default: the method
     batch_size:int=4, # images at a time, as far as their input sizes agree
-    dtype:str='float32', # of LOGO-CAP's convolutions; bfloat16: faster on processors that have units for it
+    dtype:str='float32', # of LOGO-CAP's convolutions; bfloat16 is faster where units for it are
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
-    "Find the poses of people on images; writes COCO results and images with skeletons. Names images that cannot be read, and goes on."
+    "Find the poses of people on images, as COCO results; names what cannot be read, and goes on."
     from tqdm import tqdm
     files = image_files(images)
     out = check_output(out)
@@ -344,7 +363,7 @@ def predict_command(
     level = level or model.levels[-1]
     check_levels(model, (level,))
     side = model.short_side if short_side is None else short_side
-    side = min(input_size(1, 1, side)) # says what is wrong with it, if anything, once and for all images
+    side = min(input_size(1, 1, side)) # raises for a wrong one, once for all images
 
     start = time.perf_counter()
     found = stream_poses(model, files, flip_test, side, level, batch_size)
