@@ -1,23 +1,36 @@
-"Sphinx extension: LaTeX to MathML while building, and the one font that it is set in, so that equations need neither script nor network."
+"""Sphinx extension: LaTeX becomes MathML while building, with the one font that it is set in.
+
+So equations need neither script nor network.
+"""
+
 import re
 from pathlib import Path
 from docutils import nodes
 from latex2mathml.converter import convert
 
-GLYPHS = [range(0x20, 0x400), range(0x2000, 0x2C00), range(0x1D400, 0x1D800)]  # Latin, Greek, operators and arrows, mathematical letters
+# Latin, Greek, operators and arrows, mathematical letters
+GLYPHS = [
+    range(0x20, 0x400),
+    range(0x2000, 0x2C00),
+    range(0x1D400, 0x1D800),
+]
 
 
 def mathml(
-    latex:str, # a formula without its dollars
-    block:bool=False, # displayed, on a line of its own
-) -> str: # a <math> element
+    latex: str,  # a formula without its dollars
+    block: bool = False,  # displayed, on a line of its own
+) -> str:  # a <math> element
     "A formula as MathML; raises ValueError naming a command that the converter does not know."
     text = convert(latex, display='block' if block else 'inline')
-    if unknown := re.search(r'>\s*(\\[A-Za-z]+)', text): raise ValueError(f'{latex}: no MathML for {unknown[1]}')
-    # Browsers know no relative widths of padding: a long arrow, where it does not stretch over its labels, is long enough
-    text = re.sub(r'<mpadded [^>]*>(.*?)<mspace depth="[^"]*" /></mpadded>', r'<mrow><mspace width=".5em"/>\1<mspace width=".5em"/></mrow>', text)
-    text = re.sub(r'<mstyle scriptlevel="0"><mo>&#x2192;</mo></mstyle>', r'<mo stretchy="true">&#x27F6;</mo>', text)
-    return re.sub(r'(<mtext>.*?</mtext>)', lambda m: m[1].replace(' ', ' '), text)
+    if unknown := re.search(r'>\s*(\\[A-Za-z]+)', text):
+        raise ValueError(f'{latex}: no MathML for {unknown[1]}')
+    # Browsers know no relative widths of padding:
+    # a long arrow, where it does not stretch over its labels, is long enough
+    padded = r'<mpadded [^>]*>(.*?)<mspace depth="[^"]*" /></mpadded>'
+    spaced = r'<mrow><mspace width=".5em"/>\1<mspace width=".5em"/></mrow>'
+    text = re.sub(padded, spaced, text)
+    arrow = '<mstyle scriptlevel="0"><mo>&#x2192;</mo></mstyle>'
+    return text.replace(arrow, '<mo stretchy="true">&#x27F6;</mo>')
 
 
 def visit_math(self, node):
@@ -28,22 +41,29 @@ def visit_math(self, node):
 def visit_math_block(self, node):
     latex = node.astext()
     tag = re.search(r'\\tag\{(.*?)\}', latex)
-    number = f'<span class="eqno">({tag[1]})</span>' if tag else ''
-    self.body.append(self.starttag(node, 'div', CLASS='equation') + f'<div class="scroll">{mathml(latex.replace(tag[0], "") if tag else latex, True)}</div>{number}</div>')
+    number = ''
+    if tag:
+        latex = latex.replace(tag[0], '')
+        number = f'<span class="eqno">({tag[1]})</span>'
+    self.body.append(self.starttag(node, 'div', CLASS='equation'))
+    self.body.append(f'<div class="scroll">{mathml(latex, True)}</div>{number}</div>')
     raise nodes.SkipNode
 
 
 def write_font(app, error):
     "STIX Two Math (SIL Open Font License), as ziamath ships it, cut down to what formulas use."
-    if error: return
+    if error:
+        return
     import ziamath
     from fontTools import subset
+
     options = subset.Options(flavor='woff', layout_features=['*'], notdef_outline=True)
-    font = subset.load_font(Path(ziamath.__file__).parent/'fonts/STIXTwoMath-Regular.ttf', options)
+    file = Path(ziamath.__file__).parent / 'fonts/STIXTwoMath-Regular.ttf'
+    font = subset.load_font(file, options)
     cut = subset.Subsetter(options)
     cut.populate(unicodes=[c for r in GLYPHS for c in r])
     cut.subset(font)
-    subset.save_font(font, Path(app.outdir)/'_static/stix-two-math.woff', options)
+    subset.save_font(font, Path(app.outdir) / '_static/stix-two-math.woff', options)
 
 
 def setup(app):

@@ -11,7 +11,7 @@ __all__ = ['person_centers', 'pointwise_head', 'upsample', 'gaussian_maps', 'exa
 import torch
 from torch import nn
 import torch.nn.functional as F
-from .coco import FLIP
+from .keypoints import FLIP
 
 # %% ../nbs/03_center_offset.ipynb #cf8c6704
 def person_centers(

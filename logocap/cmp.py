@@ -26,7 +26,7 @@ class AttentiveNorm(nn.BatchNorm2d):
         self.attention = nn.Conv2d(channels, k, 1, bias=False) # A
 
     def mixture(self,
-        x:torch.Tensor, # P×C×h×w
+        x:torch.Tensor, # P×C×h×w, P people
     ) -> torch.Tensor: # P×K, between 0 and 1
         "How much of each affine pair an instance takes: y, by its mean over its deviation."
         var, mean = torch.var_mean(x, (2, 3), keepdim=True)

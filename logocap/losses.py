@@ -4,21 +4,20 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'FACTORS', 'check_variant', 'pad_people', 'stride_cells', 'window_cells', 'draw_bumps', 'area_ranks',
-           'draw_offsets', 'make_targets', 'ignore_mask', 'heatmap_loss', 'offset_loss', 'mesh_similarity',
-           'labelled_mean', 'best_person', 'match_people', 'kam_loss', 'adapted_target', 'adapted_loss',
-           'sent_instances', 'tall_map', 'tall_mesh', 'training_stages', 'fast_loss', 'slow_loss', 'total_loss']
+           'draw_offsets', 'make_targets', 'heatmap_loss', 'offset_loss', 'mesh_similarity', 'labeled_mean',
+           'best_person', 'match_people', 'kam_loss', 'adapted_target', 'adapted_loss', 'sent_instances', 'tall_map',
+           'tall_mesh', 'training_stages', 'fast_loss', 'slow_loss', 'total_loss']
 
 # %% ../nbs/08_losses.ipynb #2e6fc3e7
-import numpy as np
 import torch
 import torch.nn.functional as F
-from .coco import keypoint_similarity, oks, warp
+from .keypoints import keypoint_similarity, oks
 from .center_offset import find_centers, initial_poses, person_centers, upsample
 from .upper_bound import best_cells
 from .kem import global_kem, global_mesh, local_kem, local_mesh
 from .adaptation import attract, reweigh
 
-# %% ../nbs/08_losses.ipynb #a145538b
+# %% ../nbs/08_losses.ipynb #5514c832
 VARIANTS = ('released', 'paper')
 
 def check_variant(
@@ -28,6 +27,7 @@ def check_variant(
     if variant not in VARIANTS:
         raise ValueError(f'variant {variant!r}: there are {", ".join(VARIANTS)}')
 
+# %% ../nbs/08_losses.ipynb #a145538b
 def pad_people(
     keypoints:list, # B tensors M_i×17×3: x, y, v in input px; M_i may be 0
     areas:list, # B tensors M_i, input px²
@@ -95,7 +95,7 @@ def draw_bumps(
     maps.scatter_reduce_(0, (number + plane).flatten(), bumps.flatten(), 'amax')
     return maps.view(b, k, *size)
 
-# %% ../nbs/08_losses.ipynb #89b643ba
+# %% ../nbs/08_losses.ipynb #aa4cabe1
 def area_ranks(
     areas:torch.Tensor, # B×M, px²
 ) -> torch.Tensor: # B×M float32, from 0 (the smallest) to M − 1
@@ -105,6 +105,7 @@ def area_ranks(
     later = (areas[:, None] == areas[:, :, None]) & (order > order[:, None])
     return (smaller | later).sum(-1).float()
 
+# %% ../nbs/08_losses.ipynb #89b643ba
 def draw_offsets(
     points:torch.Tensor, # B×M×17×2 keypoints, in cells
     centers:torch.Tensor, # B×M×2 whole numbers: the cell of each center
@@ -202,30 +203,6 @@ def make_targets(
         people=torch.cat([people[..., :2], counted], -1),
         areas=areas)
 
-# %% ../nbs/08_losses.ipynb #b2c0defe
-def ignore_mask(
-    annotations:list, # all annotations of one image, as COCO files have them
-    width:int, # of the source image, px
-    height:int, # of the source image, px
-    matrix, # 2×3 affine, source px → input px
-    size:tuple, # H, W of the network input, px
-    aligned:bool=False, # as in `make_targets`
-) -> torch.Tensor: # h×w bool: True where the heatmaps learn nothing
-    "Segments of crowds and of people without labeled keypoints, and what is outside the image."
-    from pycocotools import mask as rle
-    learned = np.full((height, width, 1), 255, np.uint8)
-    for a in annotations:
-        if not a.get('segmentation') or not (a['iscrowd'] or a['num_keypoints'] == 0): continue
-        packed = a['segmentation']
-        if isinstance(packed, list) or isinstance(packed['counts'], list):
-            packed = rle.frPyObjects(packed, height, width)
-        if isinstance(packed, list): packed = rle.merge(packed)
-        learned[rle.decode(packed) > 0] = 0
-    to_cells = torch.as_tensor(matrix).cpu().double()[:2] / 4
-    if aligned: to_cells[:, 2] -= .375
-    cells = warp(learned, to_cells.numpy(), (size[1] // 4, size[0] // 4))[..., 0]
-    return torch.from_numpy(cells <= 127)
-
 # %% ../nbs/08_losses.ipynb #4d22df3f
 def heatmap_loss(
     heatmaps:torch.Tensor, # B×18×h×w
@@ -263,12 +240,13 @@ def mesh_similarity(
     cells = mesh.movedim((-3, -2), (0, 1)) # keypoint_similarity wants keypoints last
     return keypoint_similarity(cells, truth[..., :2], areas).movedim((0, 1), (-2, -1))
 
-def labelled_mean(
+# %% ../nbs/08_losses.ipynb #40100f98
+def labeled_mean(
     values:torch.Tensor, # …×17
-    labelled:torch.Tensor, # …×17
+    labeled:torch.Tensor, # …×17
 ) -> torch.Tensor: # …, 0 where nothing is labeled
     "Mean over a person's labeled keypoints."
-    return (values * labelled).sum(-1) / labelled.sum(-1).clamp(min=1)
+    return (values * labeled).sum(-1) / labeled.sum(-1).clamp(min=1)
 
 # %% ../nbs/08_losses.ipynb #e1511cd4
 def best_person(
@@ -283,7 +261,7 @@ def best_person(
     if variant == 'paper':
         mesh = local_mesh(initial, window)[:, :, None]
         similarity = mesh_similarity(mesh, people[:, None], areas[:, None])
-        score = labelled_mean(similarity.clamp(min=.5).mean((-2, -1)), labeled)
+        score = labeled_mean(similarity.clamp(min=.5).mean((-2, -1)), labeled)
     else:
         moved = best_cells(initial[:, :, None], people[:, None, ..., :2], window)
         score = oks(moved, people[:, None], areas[:, None])
@@ -312,7 +290,7 @@ def match_people(
     similarity = mesh_similarity(local_mesh(initial, window), truth, areas.gather(1, person))
     middle = similarity[..., window // 2, window // 2]
     moved_alike = similarity.movedim(2, -1) # B×N×m×m×17
-    whole = labelled_mean(moved_alike, known[:, :, None, None]).amax((-2, -1))
+    whole = labeled_mean(moved_alike, known[:, :, None, None]).amax((-2, -1))
     matched = (score >= 0) & (whole >= threshold)
 
     if variant == 'paper':

@@ -23,7 +23,8 @@ class PoseNetwork(nn.Module):
     weights = None # which embedded weights are its default; None: the first of all
     levels = ('full',) # what it can read out, the default last
     more_levels = () # what only the tables ask for
-    WIDTHS = dict(width='backbone.transition1.0.0.weight', stem='backbone.conv1.weight') # argument → tensor with so many rows
+    # argument → tensor with so many rows
+    WIDTHS = dict(width='backbone.transition1.0.0.weight', stem='backbone.conv1.weight')
     short_side = 512 # of the network input that the weights were made for, px
     candidates = 30 # N, people looked for in an image
     window = 11 # m, cells a side of the local window
@@ -60,7 +61,7 @@ class LogoCap(PoseNetwork):
     def forward(self,
         images:torch.Tensor, # B×3×H×W normalized images, H and W multiples of 32
         flip_test:bool=False, # average with the mirrored images
-    ) -> dict: # stage → tensor: heatmaps, offsets, embedding and all that the two keypointers return
+    ) -> dict: # stage → tensor: the maps and all that the two keypointers return
         "Fig. 3: all stages from the images to the poses."
         maps = self.fields(images, flip_test)
         stages = self.fast_keypointer(*maps, images.shape[-2:])
@@ -94,8 +95,9 @@ class LogoCap(PoseNetwork):
 
     def slow_keypointer(self,
         stages:dict, # of the fast keypointer
-    ) -> dict: # the same and mesh, kam B×N×17×m×m, kem B×N×17×a×a, poses B×N×17×3, scores B×N, valid B×N
+    ) -> dict: # the same and mesh, kam, kem, and poses, scores, valid of `people_of`
         "Poses refined: local maps, message passing, local-global adaptation (Eqs. 5 to 10)."
+        # kam B×N×17×m×m, kem B×N×17×a×a
         initial, centers = stages['initial'], stages['centers']
         mesh = local_mesh(initial, self.window)
         kam = attraction_maps(self.cmp, local_kem(stages['embedding'], mesh))
