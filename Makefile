@@ -16,7 +16,7 @@ LOCK ?=
 help:
 	@echo 'make tables      every table and figure, and a report of them, on the embedded drawn people'
 	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables OPTIONS="..."]'
-	@echo 'make test        export is up to date, notebooks run, commands work'
+	@echo 'make test        export is up to date, notebooks run, commands work, and all reads well'
 	@echo 'make test-processors'
 	@echo '                 what depends on rounding, under other instruction sets, with one and two threads [ONLY=avx2]'
 	@echo 'make stress      the long form of the tests that try to break it; writes tests/RELIABILITY.md'
@@ -50,15 +50,16 @@ ifeq ($(TABLE),all)
 endif
 	$(MEASURE) --table '$(TABLE)' $(if $(filter all,$(TABLE)),--speed '$(SPEED)') $(OPTIONS)
 
-# The front page measures Table 1 and takes longest, so it runs beside the others instead of after them. What is red stops nothing: all three parts run, and the last line names each.
+# The front page measures Table 1 and takes longest, so it runs beside the others instead of after them. What is red stops nothing: all four parts run, and the last line names each.
 test: $(READY)
-	@green() { test $$1 -eq 0 && echo green || echo red; }; front=0; others=0; tests=0; \
+	@green() { test $$1 -eq 0 && echo green || echo red; }; front=0; others=0; tests=0; style=0; \
+	$(BIN)/ruff check nbs tests docs || style=$$?; \
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --path nbs/index.ipynb & long=$$!; \
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_i]' || others=$$?; \
 	wait $$long || front=$$?; \
 	$(BIN)/python -m pytest tests || tests=$$?; \
-	echo "make test: nbs/index.ipynb $$(green $$front), the other notebooks $$(green $$others), pytest $$(green $$tests)"; \
-	test $$front -eq 0 && test $$others -eq 0 && test $$tests -eq 0
+	echo "make test: nbs/index.ipynb $$(green $$front), the other notebooks $$(green $$others), pytest $$(green $$tests), ruff $$(green $$style)"; \
+	test $$front -eq 0 && test $$others -eq 0 && test $$tests -eq 0 && test $$style -eq 0
 
 # What depends on rounding, as other processors round. ONLY='avx2' runs combinations whose names contain it.
 test-processors: $(READY)
@@ -102,7 +103,7 @@ docs-serve: docs
 
 notebooks: $(READY)
 	$(BIN)/nbdev_export
-	for n in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
+	for n in $$(find nbs -name '*.ipynb' -not -path '*/.*' | sort); do $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.store_widget_state=False $$n || exit 1; done
 	$(BIN)/python tests/widgets.py
 	$(BIN)/nbdev_clean
 	$(MAKE) readme

@@ -8,20 +8,21 @@ cells are equal within rounding. Such a tie is expected of one keypoint in a hun
 .0013 px of halfway between them, which has a chance of .26 % along each axis; the same again for
 the second and the third cell, which also count (Eq. 10).
 """
+
 import contextlib
 import io
 import numpy as np
 from pycocotools.cocoeval import COCOeval
-from logocap.coco import SIGMAS
+from logocap.keypoints import SIGMAS
 
 ROUNDING = 1e-4  # of the highest value: ten times what the layers of the network add up to
-TIES = .01  # of all keypoints
-CELL = 1.  # px of the network's input, of the maps that places are read off
+TIES = 0.01  # of all keypoints
+CELL = 1.0  # px of the network's input, of the maps that places are read off
 
 
 def ties_allowed(keypoints):
     "The expected number and three standard deviations: about one set in a thousand has more."
-    return TIES * keypoints + 3 * (TIES * keypoints)**.5
+    return TIES * keypoints + 3 * (TIES * keypoints) ** 0.5
 
 
 def partners(p, q):
@@ -29,7 +30,8 @@ def partners(p, q):
 
     Each is the other's nearest, with half of the keypoints within a cell.
     """
-    if not len(p) or not len(q): return np.zeros((0, 2), int)
+    if not len(p) or not len(q):
+        return np.zeros((0, 2), int)
     apart = np.median(np.linalg.norm(p[:, None, :, :2] - q[None, ..., :2], axis=-1), -1)
     near = np.array(list(enumerate(apart.argmin(1))))
     mutual = apart.argmin(0)[near[:, 1]] == near[:, 0]
@@ -37,28 +39,29 @@ def partners(p, q):
 
 
 def same_centers(ours, theirs):
-    "Positions, in two lists N×3, of candidates above 0 that lie in one place, x and y in whole px."
+    "Positions, in two lists N×3, of candidates above 0 in one place, x and y in whole px."
     places = {tuple(c[:2]): n for n, c in enumerate(theirs) if c[2] > 0}
     found = [(n, places.get(tuple(c[:2]))) for n, c in enumerate(ours) if c[2] > 0]
     pairs = [(n, other) for n, other in found if other is not None]
     return np.array(pairs, int).reshape(-1, 2).T
 
 
-def same_people(ours, theirs, distance=.01):
-    """Asserts it of two lists, a picture each, of keypoints P×17×3 and scores P.
+def same_people(ours, theirs, distance=0.01):
+    """Asserts it of two lists of keypoints P×17×3 and scores P, one pair for each image.
 
     One to one, in any order; scores equal within ROUNDING; each keypoint within `distance`, px, but
     for ties: as high within ROUNDING, in another place, no more of them than `ties_allowed`.
     A center is a highest cell, too, and at the border, where upsampling repeats values, rounding
-    decides whether it counts. One that does costs two people their partners: itself, and the last of
-    the 30 candidates whose place it takes, or one whom it suppresses.
+    decides whether it counts. One that does costs two people their partners: itself, and the last
+    of the 30 candidates whose place it takes, or one whom it suppresses.
     """
     ties = keypoints = alone = people = 0
     for (p, s), (q, t) in zip(ours, theirs, strict=True):
         i, j = partners(p, q).T
         people += max(len(p), len(q))
         alone += max(len(p), len(q)) - len(i)
-        if not len(i): continue
+        if not len(i):
+            continue
         assert np.abs(s[i] - t[j]).max() < ROUNDING * t.max()
         assert np.abs(p[i] - q[j])[..., 2].max() < ROUNDING * q[..., 2].max()
         ties += (np.linalg.norm((p[i] - q[j])[..., :2], axis=-1) >= distance).sum()
@@ -81,9 +84,10 @@ def oks_changes(coco, ids, short_side, pixels=CELL, everywhere=False):
         scale = min(image['width'], image['height']) / short_side if short_side else 1
         for person in coco.imgToAnns[image['id']]:
             labeled = np.array(person['keypoints'])[2::3] > 0
-            if person['iscrowd'] or not labeled.any(): continue
-            size = 2 * SIGMAS.numpy()[labeled] * person['area']**.5
-            each = np.minimum(np.exp(-.5) * pixels * scale / size, 1)
+            if person['iscrowd'] or not labeled.any():
+                continue
+            size = 2 * SIGMAS.numpy()[labeled] * person['area'] ** 0.5
+            each = np.minimum(np.exp(-0.5) * pixels * scale / size, 1)
             changes.append((np.sqrt((each**2).sum()) if everywhere else each.max()) / labeled.sum())
     return np.array(changes)
 
@@ -108,11 +112,11 @@ def ap_range(coco, results, ids, change):
 def ap_scatter(coco, results, ids, changes):
     """Four standard deviations of AP if the people's OKS change independently, by up to `changes`.
 
-    The width of `ap_range` is that of K pairs of a person and one of COCO's ten thresholds in reach,
-    each worth 10/N points. Each is crossed or not: a standard deviation of at most a half, together
-    √K · 5/N.
+    The width of `ap_range` is that of K pairs of a person and one of COCO's ten thresholds in
+    reach, each worth 10/N points. Each is crossed or not: a standard deviation of at most a half,
+    together √K · 5/N.
     """
     least, most = ap_range(coco, results, ids, np.median(changes))
     worth = 10 / len(changes)
     pairs = (most - least) / worth
-    return 4 * pairs**.5 * worth / 2
+    return 4 * pairs**0.5 * worth / 2

@@ -1,4 +1,8 @@
-"Where the tests find the project, its installed commands, and the reference data, which not every machine has; and what was tried."
+"""Where the tests find the project, its installed commands and the reference data.
+
+The reference data is not on every machine. The record of what was tried is kept here, too.
+"""
+
 import os
 import platform
 import shutil
@@ -8,23 +12,33 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 import pytest
+from forked import command
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent/'shared'
+SHARED = ROOT.parent / 'shared'
 LONG = os.environ.get('STRESS') == 'long'  # set by `make stress`
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+FLAGS = [
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+]
 
 
 def _folder(name):
-    if not (SHARED/name).is_dir(): pytest.skip(f'the reference folder shared/{name} is not beside the checkout')
-    return SHARED/name
+    if not (SHARED / name).is_dir():
+        pytest.skip(f'the reference folder shared/{name} is not beside the checkout')
+    return SHARED / name
 
 
 @pytest.fixture(scope='session')
 def parity():
-    "Checkpoint, pictures and values recorded from the released implementation."
+    "Checkpoint, images and values recorded from the released implementation."
     return _folder('parity')
 
 
@@ -37,21 +51,36 @@ def coco_mini():
 @pytest.fixture(scope='session')
 def run():
     "Run an installed command; returns the completed process with its output as text."
+
     def run(command, *args, cwd=None, **options):
-        return subprocess.run([Path(sys.executable).with_name(command), *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600, **options)
+        return subprocess.run(
+            [Path(sys.executable).with_name(command), *map(str, args)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            **options,
+        )
+
     return run
 
 
 @pytest.fixture
 def inside(capsys, monkeypatch):
-    "The same within this process, which has imported everything already: for what ends before the work starts."
-    from forked import COMMANDS, command
+    """The same within this process, which has imported everything already.
+
+    For what ends before the work starts.
+    """
+
     def inside(name, *args):
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         capsys.readouterr()
-        try: code = command(name)() or 0
-        except SystemExit as e: code = e.code
+        try:
+            code = command(name)() or 0
+        except SystemExit as e:
+            code = e.code
         return subprocess.CompletedProcess(args, code, *capsys.readouterr())
+
     return inside
 
 
@@ -60,13 +89,16 @@ def tiny(tmp_path_factory):
     "A checkpoint of a very narrow network with random weights, which sees people everywhere."
     import torch
     from logocap.model import LogoCap
+
     torch.manual_seed(0)
-    file = tmp_path_factory.mktemp('weights')/'tiny.safetensors'
+    file = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
     model = LogoCap(4, 8, 8, 4, (12, 10, 8), 3)
-    model.heatmap_head[-1].bias.data.fill_(.5)
+    model.heatmap_head[-1].bias.data.fill_(0.5)
     for m in model.modules():
-        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = 1.
-    with torch.no_grad(): model.train()(torch.randn(4, 3, 64, 64))  # batch norms that fit
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(4, 3, 64, 64))  # batch norms that fit
     model.save_pretrained(file)
     return file
 
@@ -74,12 +106,15 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope='session')
 def browser():
     "A headless Chromium."
-    playwright = pytest.importorskip('playwright.sync_api', reason="no playwright: pip install -e '.[docs]'")
+    reason = "no playwright: pip install -e '.[docs]'"
+    playwright = pytest.importorskip('playwright.sync_api', reason=reason)
     with playwright.sync_playwright() as p:
-        installed = [os.environ.get('CHROMIUM'), *map(shutil.which, BROWSERS), p.chromium.executable_path]
-        program = next((f for f in installed if f and Path(f).is_file()), None)
-        if not program: pytest.skip('no Chromium on this machine')
-        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        places = [os.environ.get('CHROMIUM'), *map(shutil.which, BROWSERS)]
+        places.append(p.chromium.executable_path)
+        installed = [f for f in places if f and Path(f).is_file()]
+        if not installed:
+            pytest.skip('no Chromium on this machine')
+        browser = p.chromium.launch(executable_path=installed[0], args=FLAGS)
         yield browser
         browser.close()
 
@@ -88,14 +123,17 @@ def browser():
 def open_page(browser):
     "Opens an address in a window of its own."
     contexts = []
+
     def open_page(url, width=1280, height=900, **options):
         contexts.append(browser.new_context(viewport=dict(width=width, height=height), **options))
         contexts[-1].set_default_timeout(300_000)  # milliseconds, for a busy machine
         page = contexts[-1].new_page()
         page.goto(url)
         return page
+
     yield open_page
-    for c in contexts: c.close()
+    for c in contexts:
+        c.close()
 
 
 _tried, _start = {}, time.time()
@@ -103,21 +141,48 @@ _tried, _start = {}, time.time()
 
 @pytest.fixture(scope='session')
 def tried():
-    "tried(part, what, count, outcome) notes what a test has tried, for tests/RELIABILITY.md; noting the same again adds to the count."
-    def tried(part, what, count, outcome): _tried[part, what, outcome] = _tried.get((part, what, outcome), 0) + count
+    """tried(part, what, count, outcome) notes what a test has tried, for tests/RELIABILITY.md.
+
+    Noting the same again adds to the count.
+    """
+
+    def tried(part, what, count, outcome):
+        _tried[part, what, outcome] = _tried.get((part, what, outcome), 0) + count
+
     return tried
 
 
 def pytest_sessionfinish(session, exitstatus):
     "The long form, all of it green, writes down what was tried."
     file = os.environ.get('RELIABILITY')
-    if not file or not LONG or exitstatus: return
-    from logocap.coco import write_text
-    counted = {o: session.config.pluginmanager.get_plugin('terminalreporter').stats.get(o, []) for o in ('passed', 'skipped')}
-    machine = f'{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}, torch {version("torch")}, Pillow {version("pillow")}'
-    lines = [f'| {part} | {what} | {count:,} | {outcome} |' for (part, what, outcome), count in _tried.items()]
-    skipped = [f'- {r.nodeid.split("::")[-1]}: {r.longrepr[2].removeprefix("Skipped: ")}' for r in counted['skipped']]
-    write_text(file, '\n'.join([
-        '# What was tried to break it', '', 'Written by `make stress`, which repeats it; nothing here is typed by hand. Seeds are fixed, moments of killing are not.', '',
-        f'{len(counted["passed"])} tests passed in {(time.time() - _start) / 60:.0f} minutes on {time.strftime("%d %B %Y", time.gmtime())}: {machine}.', '',
-        '| part | tried | times | what came of it |', '|---|---|--:|---|', *lines, '', *(['Not tried on this machine:', '', *skipped, ''] if skipped else [])]))
+    if not file or not LONG or exitstatus:
+        return
+    from logocap.files import write_text
+
+    stats = session.config.pluginmanager.get_plugin('terminalreporter').stats
+    passed = len(stats.get('passed', []))
+    minutes = f'{(time.time() - _start) / 60:.0f} minutes'
+    today = time.strftime('%d %B %Y', time.gmtime())
+    machine = f'{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}'
+    packages = f'torch {version("torch")}, Pillow {version("pillow")}'
+    lines = [
+        '# What was tried to break it',
+        '',
+        'Written by `make stress`, which repeats it; nothing here is typed by hand. '
+        'Seeds are fixed, moments of killing are not.',
+        '',
+        f'{passed} tests passed in {minutes} on {today}: {machine}, {packages}.',
+        '',
+        '| part | tried | times | what came of it |',
+        '|---|---|--:|---|',
+    ]
+    for (part, what, outcome), count in _tried.items():
+        lines.append(f'| {part} | {what} | {count:,} | {outcome} |')
+    lines.append('')
+    if skipped := stats.get('skipped', []):
+        lines += ['Not tried on this machine:', '']
+        for report in skipped:
+            reason = report.longrepr[2].removeprefix('Skipped: ')
+            lines.append(f'- {report.nodeid.split("::")[-1]}: {reason}')
+        lines.append('')
+    write_text(file, '\n'.join(lines))

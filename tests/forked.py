@@ -1,4 +1,8 @@
-"Commands in processes forked from one that has imported everything they need: a start, and so a kill, takes a fraction of the time."
+"""Commands in processes forked from one that has imported everything they need.
+
+A start, and so a kill, takes a fraction of the time.
+"""
+
 import multiprocessing
 import os
 import sys
@@ -6,10 +10,15 @@ from importlib import import_module
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['torch._dynamo', 'matplotlib.figure', 'pycocotools.cocoeval', 'logocap.training', 'logocap.report'])
-COMMANDS = {'logocap-train': ('logocap.training', 'train_command'), 'logocap-tables': ('logocap.report', 'tables_command'),
-            'logocap-predict': ('logocap.predict', 'predict_command'), 'logocap-data': ('logocap.report', 'data_command'),
-            'logocap-export': ('logocap.export', 'export_command')}
+IMPORTED = ['torch._dynamo', 'matplotlib.figure', 'pycocotools.cocoeval']
+CONTEXT.set_forkserver_preload([*IMPORTED, 'logocap.training', 'logocap.lab.report'])
+COMMANDS = {
+    'logocap-train': ('logocap.training', 'train_command'),
+    'logocap-tables': ('logocap.lab.report', 'tables_command'),
+    'logocap-predict': ('logocap.predict', 'predict_command'),
+    'logocap-data': ('logocap.lab.report', 'data_command'),
+    'logocap-export': ('logocap.lab.export', 'export_command'),
+}
 
 
 def command(name):
@@ -21,22 +30,32 @@ def command(name):
 def main(name, arguments, output):
     "The command, its output in a file."
     with open(output, 'w') as file:
-        for stream in (1, 2): os.dup2(file.fileno(), stream)
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     sys.argv = [name, *arguments]
     command(name)()
 
 
 class Forked:
     "A command that runs, with as much of `subprocess.Popen` as is needed."
+
     def __init__(self, output, name, *arguments):
         self.output = Path(output)
-        self.process = CONTEXT.Process(target=main, args=(name, [str(a) for a in arguments], str(output)))
+        args = name, [str(a) for a in arguments], str(output)
+        self.process = CONTEXT.Process(target=main, args=args)
         self.process.start()
 
-    def poll(self): return self.process.exitcode
-    def kill(self): self.process.kill()
-    def send_signal(self, number): os.kill(self.process.pid, number)
-    def text(self): return self.output.read_text()
+    def poll(self):
+        return self.process.exitcode
+
+    def kill(self):
+        self.process.kill()
+
+    def send_signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def text(self):
+        return self.output.read_text()
 
     def wait(self, seconds=600):
         self.process.join(seconds)

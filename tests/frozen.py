@@ -1,12 +1,16 @@
-"What the readable path computes at each stage, for tests/test_frozen.py: `python tests/frozen.py FILE` writes it."
+"""What the readable path computes at each stage, for tests/test_frozen.py.
+
+`python tests/frozen.py FILE` writes it.
+"""
+
 import sys
 from pathlib import Path
 import numpy as np
 import torch
-from logocap.coco import network_input
+from logocap.images import network_input
 from logocap.model import LEVELS, LogoCap
 
-PEOPLE = Path(__file__).resolve().parent.parent/'data/people/val'
+PEOPLE = Path(__file__).resolve().parent.parent / 'data/people/val'
 IMAGES = (3, 57, 200)
 
 
@@ -15,14 +19,17 @@ def stages():
     model = LogoCap.from_pretrained()
     found = {}
     for image in IMAGES:
-        x, _ = network_input(PEOPLE/f'{image:012d}.jpg', 256)
+        x, _ = network_input(PEOPLE / f'{image:012d}.jpg', 256)
         for flip_test in (False, True):
-            with torch.inference_mode(): stages = model(x[None], flip_test)
+            with torch.inference_mode():
+                stages = model(x[None], flip_test)
             for level in LEVELS:
                 names = ('heatmaps', 'offsets', 'embedding', 'centers', 'initial')
-                if level != 'none': names += ('mesh', 'kam')
+                if level != 'none':
+                    names += ('mesh', 'kam')
                 out = {name: stages[name] for name in names} | model.at_level(stages, level)
-                for name, value in out.items(): found[f'{image} {flip_test} {level} {name}'] = value.numpy()
+                for name, value in out.items():
+                    found[f'{image} {flip_test} {level} {name}'] = value.numpy()
     return found
 
 
@@ -31,8 +38,11 @@ def digest(found):
     short = {}
     for name, value in found.items():
         flat = np.asarray(value).reshape(-1)
-        short[name] = value if flat.size <= 1600 else flat[np.linspace(0, flat.size - 1, 64).astype(int)]
+        short[name] = value
+        if flat.size > 1600:
+            short[name] = flat[np.linspace(0, flat.size - 1, 64).astype(int)]
     return short
 
 
-if __name__ == '__main__': np.savez_compressed(sys.argv[1], **digest(stages()))
+if __name__ == '__main__':
+    np.savez_compressed(sys.argv[1], **digest(stages()))

@@ -1,4 +1,5 @@
 "README.md from nbs/index.ipynb: `python tests/readme.py` writes it, test_project.py compares."
+
 import re
 from pathlib import Path
 import nbformat
@@ -11,20 +12,29 @@ IMAGES = Path('nbs/images')
 
 def readme():
     "The text of README.md and its pictures, {path from the root: bytes}, as stored in index.ipynb."
-    nb = nbformat.read(ROOT/'nbs/index.ipynb', 4)
+    nb = nbformat.read(ROOT / 'nbs/index.ipynb', 4)
     for cell in nb.cells:
         cell.metadata.tags = ['remove_input'] if '#| echo: false' in cell.source else []
-        for output in cell.get('outputs', []):  # GitHub shows the picture; its text stand-in would be one more line
-            if 'image/png' in output.get('data', {}): output.data = {'image/png': output.data['image/png']}
+        for output in cell.get(
+            'outputs', []
+        ):  # GitHub shows the picture; its text stand-in would be one more line
+            if 'image/png' in output.get('data', {}):
+                output.data = {'image/png': output.data['image/png']}
     config = Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags={'remove_input'}))
-    text, resources = MarkdownExporter(config=config).from_notebook_node(nb, {'unique_key': 'index'})
-    pictures = {(IMAGES/name).as_posix(): data for name, data in resources['outputs'].items()}
-    for path in pictures: text = text.replace(f'({Path(path).name})', f'({path})').replace('![png]', '![The method at a glance]')
-    return re.sub(r'\]\((\w+\.ipynb)\)', r'](nbs/\1)', text).strip() + '\n', pictures
+    text, resources = MarkdownExporter(config=config).from_notebook_node(
+        nb, {'unique_key': 'index'}
+    )
+    pictures = {(IMAGES / name).as_posix(): data for name, data in resources['outputs'].items()}
+    for path in pictures:
+        text = text.replace(f'({Path(path).name})', f'({path})').replace(
+            '![png]', '![The method at a glance]'
+        )
+    return re.sub(r'\]\(([\w/]+\.ipynb)\)', r'](nbs/\1)', text).strip() + '\n', pictures
 
 
 if __name__ == '__main__':
     text, pictures = readme()
-    (ROOT/'README.md').write_text(text, encoding='utf-8')
-    (ROOT/IMAGES).mkdir(exist_ok=True)
-    for path, data in pictures.items(): (ROOT/path).write_bytes(data)
+    (ROOT / 'README.md').write_text(text, encoding='utf-8')
+    (ROOT / IMAGES).mkdir(exist_ok=True)
+    for path, data in pictures.items():
+        (ROOT / path).write_bytes(data)

@@ -1,10 +1,18 @@
 "The adaptation at the ends: nobody, nothing there, batches, gradients; what ablations are."
+
 import pytest
 import torch
-from logocap.adaptation import (adapt, attract, attract_locally, pose_scores, read_out, reweigh,
-                                reweighing_window)
+from logocap.adaptation import (
+    adapt,
+    attract,
+    attract_locally,
+    pose_scores,
+    read_out,
+    reweigh,
+    reweighing_window,
+)
 from logocap.center_offset import example_fields, upsample
-from logocap.coco import example_people, keypoint_similarity, people_tensors
+from logocap.keypoints import example_people, keypoint_similarity, people_tensors
 from logocap.kem import global_kem, global_mesh, local_mesh
 
 
@@ -18,7 +26,7 @@ def maps():
     kem, mesh = global_kem(heatmaps, global_mesh(poses)), local_mesh(poses)
     cells = mesh.permute(3, 4, 0, 1, 2, 5)
     kam = keypoint_similarity(cells, people[..., :2], areas).permute(2, 3, 4, 0, 1)
-    return kem, kam, poses, torch.tensor([1., 1, .5]).expand(1, 3, 3), mesh
+    return kem, kam, poses, torch.tensor([1.0, 1, 0.5]).expand(1, 3, 3), mesh
 
 
 def test_window_is_symmetric():
@@ -54,7 +62,7 @@ def test_nobody():
 def test_nothing_there():
     "Such people score 0 and are dropped."
     kem, kam = torch.zeros(1, 30, 17, 97, 97), torch.rand(1, 30, 17, 11, 11)
-    out = adapt(kem, kam, torch.full((1, 30, 17, 2), -900.), torch.ones(1, 30, 3))
+    out = adapt(kem, kam, torch.full((1, 30, 17, 2), -900.0), torch.ones(1, 30, 3))
     assert pose_scores(out).equal(torch.zeros(1, 30))
 
 
@@ -73,7 +81,7 @@ def test_ablations(maps):
     by_delta = adapt(kem, delta, poses, centers)
     # no map is a map of one cell; where two cells are equally high, rounding decides between them
     close = (alone - by_delta)[..., :2].norm(dim=-1) < 1e-3
-    assert close[alone[..., 2] > .01].float().mean() > .9
+    assert close[alone[..., 2] > 0.01].float().mean() > 0.9
     shifted = adapt(kem, None, poses, centers, shift=-1.5)
     assert torch.allclose(shifted[..., :2], alone[..., :2] - 1.5, atol=1e-5)
     no_gaussian = adapt(kem, kam, poses, centers, gaussian=False)
@@ -83,4 +91,4 @@ def test_ablations(maps):
 def test_partial_is_scored_by_map_and_center(maps):
     _, kam, _, centers, mesh = maps
     partial = attract_locally(kam, mesh, centers)
-    assert torch.allclose(partial[..., 2], .5 * kam.flatten(3).amax(-1), atol=1e-6)
+    assert torch.allclose(partial[..., 2], 0.5 * kam.flatten(3).amax(-1), atol=1e-6)

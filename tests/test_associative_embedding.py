@@ -1,4 +1,5 @@
 "Associative embedding against versions that look at one image, keypoint and person at a time."
+
 import itertools
 import numpy as np
 import pytest
@@ -6,21 +7,29 @@ import torch
 import torch.nn.functional as F
 from fastcore.test import test_close as assert_close
 from logocap.center_offset import upsample
-from logocap.coco import example_people, network_input, people_tensors
-from logocap.hrnet import embedded_weights
+from logocap.keypoints import example_people, people_tensors
+from logocap.images import network_input
+from logocap.checkpoints import embedded_weights
 from logocap.people import draw_people
 from logocap.prior.associative_embedding import (
-    ORDER, AssociativeEmbedding, associative_embedding_losses, find_peaks, group_peaks, pair_up,
-    tag_loss, tag_poses)
+    ORDER,
+    AssociativeEmbedding,
+    associative_embedding_losses,
+    find_peaks,
+    group_peaks,
+    pair_up,
+    tag_loss,
+    tag_poses,
+)
 from logocap.training import preset_recipe
 
 
 def slow_peaks(heat, n):
     "Pixels that are the first of the highest in their 5×5: (x, y, height), highest first."
     peaks = []
-    for y, x in np.argwhere(heat > .1):
+    for y, x in np.argwhere(heat > 0.1):
         top, left = max(y - 2, 0), max(x - 2, 0)
-        around = heat[top:y + 3, left:x + 3]
+        around = heat[top : y + 3, left : x + 3]
         if divmod(around.argmax(), around.shape[1]) == (y - top, x - left):
             peaks.append((x, y, heat[y, x]))
     return sorted(peaks, key=lambda p: (-p[2], p[1], p[0]))[:n]
@@ -28,13 +37,14 @@ def slow_peaks(heat, n):
 
 def slow_step(heat, x, y):
     "A quarter of a pixel to the higher side, and back from the upsampled map to the keypoint."
+
     def height(x, y):
         row = min(max(y, 0), heat.shape[0] - 1)
         column = min(max(x, 0), heat.shape[1] - 1)
         return heat[row, column]
 
-    step_x = .25 if height(x + 1, y) > height(x - 1, y) else -.25
-    step_y = .25 if height(x, y + 1) > height(x, y - 1) else -.25
+    step_x = 0.25 if height(x + 1, y) > height(x - 1, y) else -0.25
+    step_y = 0.25 if height(x, y + 1) > height(x, y - 1) else -0.25
     return x + step_x - 1.5, y + step_y - 1.5
 
 
@@ -51,7 +61,8 @@ def slow_owners(peaks, persons):
 
     owner = {}
     for i, p in sorted((pair for pair in far if far[pair] < 1), key=cost):
-        if i not in owner and p not in owner.values(): owner[i] = p
+        if i not in owner and p not in owner.values():
+            owner[i] = p
     return owner
 
 
@@ -62,7 +73,8 @@ def slow_groups(peaks, people):
         owner = slow_owners(peaks[k], persons)
         for i, (x, y, height, tag) in enumerate(peaks[k]):
             if i not in owner:
-                if len(persons) == people: continue
+                if len(persons) == people:
+                    continue
                 owner[i] = len(persons)
                 persons.append(dict(tags=[], at={}))
             persons[owner[i]]['at'][k] = (x, y, height)
@@ -90,9 +102,12 @@ def slow_poses(heatmaps, tags, size, people):
     poses = np.zeros((len(persons), 17, 3), np.float32)
     for p, person in enumerate(persons):
         for k in range(17):
-            if k in person['at']: x, y, height = person['at'][k]
-            else: x, y, height = slow_again(heat[k], wide[k], np.mean(person['tags'], 0))
-            if height > 0: poses[p, k] = (*slow_step(heat[k], x, y), height)
+            if k in person['at']:
+                x, y, height = person['at'][k]
+            else:
+                x, y, height = slow_again(heat[k], wide[k], np.mean(person['tags'], 0))
+            if height > 0:
+                poses[p, k] = (*slow_step(heat[k], x, y), height)
     scores = [sum(height for _, _, height in person['at'].values()) / 17 for person in persons]
     return poses, np.array(scores)
 
@@ -108,7 +123,8 @@ def check(heatmaps, tags, size, people):
         np.testing.assert_allclose(scores[valid], expected_scores, atol=1e-6)
     trimmed = tag_poses(heatmaps, tags, size, people, trim=True)
     most = max(int(out['valid'].sum(1).max()), 1)
-    for name in out: assert torch.equal(trimmed[name], out[name][:, :most]), name
+    for name in out:
+        assert torch.equal(trimmed[name], out[name][:, :most]), name
     return out
 
 
@@ -116,12 +132,13 @@ def check(heatmaps, tags, size, people):
 @pytest.mark.parametrize('dimensions', [1, 2])  # without and with the flip test
 def test_random_maps(people, dimensions):
     torch.manual_seed(people + dimensions)
-    heat, tags = torch.rand(3, 17, 10, 12)**6 - .05, torch.randn(3, 17, dimensions, 10, 12)
+    heat, tags = torch.rand(3, 17, 10, 12) ** 6 - 0.05, torch.randn(3, 17, dimensions, 10, 12)
     heat[1, 5:9] = 0  # keypoints that nobody has
     heat[2] = -1
     out = check(heat, tags, (40, 48), people)
     found = out['valid'].sum(1).tolist()
-    if people == 4: assert found == [4, 4, 0]
+    if people == 4:
+        assert found == [4, 4, 0]
     assert found[2] == 0
 
 
@@ -132,7 +149,7 @@ def test_maps_of_the_network(flip_test):
     model = AssociativeEmbedding.from_pretrained()
     images = []
     for n in range(3):
-        image, _ = draw_people(3, n, (128, 128), .5)
+        image, _ = draw_people(3, n, (128, 128), 0.5)
         images.append(network_input(image, 128)[0])
     with torch.inference_mode():
         heat, tags = model.fields(torch.stack(images), flip_test)
@@ -144,16 +161,18 @@ def slow_tag_loss(tags, people):
     "Pull and push with loops over images, people and pairs."
     pulls, pushes = [], []
     for maps, persons in zip(tags, people):
-        means, pull = [], 0.
+        means, pull = [], 0.0
         for person in persons:
             own = []
             for k, (x, y, v) in enumerate(person.tolist()):
-                if v > 0: own.append(maps[k, int(y) // 4, int(x) // 4])
-            if not own: continue
+                if v > 0:
+                    own.append(maps[k, int(y) // 4, int(x) // 4])
+            if not own:
+                continue
             own = torch.stack(own)
             means.append(own.mean())
             pull += (own - own.mean()).square().mean()
-        pairs = [torch.exp(-(a - b)**2) for a in means for b in means if a is not b]
+        pairs = [torch.exp(-((a - b) ** 2)) for a in means for b in means if a is not b]
         pulls.append(pull / max(len(means), 1))
         pushes.append(sum(pairs) / 2 / max(len(pairs), 1))
     return sum(pulls) / len(tags), sum(pushes) / len(tags)
@@ -168,7 +187,7 @@ def tags():
 @pytest.fixture
 def somebody(tags):
     "One person in the first image, nobody in the second; at whole cells, where both ways agree."
-    places, labeled = torch.randint(0, 16, (3, 4, 17, 2)) * 4., torch.randint(0, 2, (3, 4, 17, 1))
+    places, labeled = torch.randint(0, 16, (3, 4, 17, 2)) * 4.0, torch.randint(0, 2, (3, 4, 17, 1))
     people = torch.cat([places, labeled], -1)
     people[0, 1:, :, 2] = 0
     people[1, ..., 2] = 0
@@ -185,12 +204,12 @@ def test_tag_loss(tags, somebody):
 
 def test_tag_loss_of_nobody(tags, somebody):
     for people in (somebody[1:2], somebody[:, :0]):
-        assert [loss.item() for loss in tag_loss(tags[:len(people)], people)] == [0, 0]
+        assert [loss.item() for loss in tag_loss(tags[: len(people)], people)] == [0, 0]
 
 
 def test_tag_loss_of_equal_tags(somebody):
-    level = torch.full((1, 17, 16, 16), 3.)  # the same for everybody: all to push
-    assert_close([loss.item() for loss in tag_loss(level, somebody[2:])], [0, .5], 1e-6)
+    level = torch.full((1, 17, 16, 16), 3.0)  # the same for everybody: all to push
+    assert_close([loss.item() for loss in tag_loss(level, somebody[2:])], [0, 0.5], 1e-6)
 
 
 def test_peaks_take_tags_along():
@@ -202,7 +221,7 @@ def test_peaks_take_tags_along():
     for b, k, i in itertools.product(range(2), (0, 16), range(9)):
         x, y, height = peaks[b, k, i].tolist()
         x, y = int(x), int(y)
-        around = upsampled[b, k, max(y - 2, 0):y + 3, max(x - 2, 0):x + 3]
+        around = upsampled[b, k, max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
         assert height == around.max().item()
         assert_close(own[b, k, i], wide[b, k, :, y, x], 1e-5)
 
@@ -210,13 +229,14 @@ def test_peaks_take_tags_along():
 def test_pairs():
     "What pair_up does, step by step."
     torch.manual_seed(0)
-    cost = torch.where(torch.rand(200, 5, 4) < .6, torch.rand(200, 5, 4), torch.inf)
-    cost[0], cost[1] = torch.inf, .5  # nothing fits; all fit equally
+    cost = torch.where(torch.rand(200, 5, 4) < 0.6, torch.rand(200, 5, 4), torch.inf)
+    cost[0], cost[1] = torch.inf, 0.5  # nothing fits; all fit equally
     expected = torch.full((200, 5), -1)
     for person, matrix in zip(expected, cost):
         pairs = [(matrix[i, p].item(), i, p) for i in range(5) for p in range(4)]
         for value, i, p in sorted(pairs):
-            if value < float('inf') and person[i] < 0 and p not in person: person[i] = p
+            if value < float('inf') and person[i] < 0 and p not in person:
+                person[i] = p
     assert torch.equal(pair_up(cost), expected)
 
 
@@ -224,28 +244,31 @@ def test_pairs():
 @pytest.mark.parametrize('kind', ['two numbers', 'one', 'nothing'])
 def test_groups(people, kind):
     torch.manual_seed(0)
-    heights = torch.rand(4, 17, 6, 1).sort(2, descending=True)[0] - .3
-    tags = torch.randint(0, 3, (4, 17, 6, 2)) + .4 * torch.randn(4, 17, 6, 2)
+    heights = torch.rand(4, 17, 6, 1).sort(2, descending=True)[0] - 0.3
+    tags = torch.randint(0, 3, (4, 17, 6, 2)) + 0.4 * torch.randn(4, 17, 6, 2)
     peaks = torch.cat([torch.randint(1, 99, (4, 17, 6, 2)).float(), heights], -1)
-    if kind == 'one': tags = tags[..., :1]
-    if kind == 'nothing': tags = tags * 0
+    if kind == 'one':
+        tags = tags[..., :1]
+    if kind == 'nothing':
+        tags = tags * 0
     poses, means, valid = group_peaks(peaks, tags, people)
     for b in range(4):
         listed = []
         for k in range(17):
             own = zip(peaks[b, k].numpy(), tags[b, k].numpy())
-            listed.append([(*peak, tag) for peak, tag in own if peak[2] > np.float32(.1)])
+            listed.append([(*peak, tag) for peak, tag in own if peak[2] > np.float32(0.1)])
         persons = slow_groups(listed, people)
         assert valid[b].sum() == len(persons)
         expected = torch.zeros(people, 17, 3)
         for p, person in enumerate(persons):
-            for k, at in person['at'].items(): expected[p, k] = torch.tensor(at)
+            for k, at in person['at'].items():
+                expected[p, k] = torch.tensor(at)
             assert_close(means[b, p], torch.tensor(np.mean(person['tags'], 0)), 1e-5)
         assert torch.equal(poses[b], expected)
 
 
 @pytest.mark.parametrize('trim', [False, True])
-@pytest.mark.parametrize('height', [0., -1.])
+@pytest.mark.parametrize('height', [0.0, -1.0])
 def test_nobody(height, trim):
     flat = torch.full((2, 17, 16, 16), height)
     assert tag_poses(flat, flat[:, :, None], (64, 64), trim=trim)['valid'].sum() == 0
@@ -263,9 +286,10 @@ def test_more_people_than_room():
     heat, tags = torch.zeros(1, 17, 64, 80), torch.zeros(1, 17, 1, 64, 80)
     for i, person in enumerate(people):
         for k, (x, y, v) in enumerate(person.tolist()):
-            if v == 0: continue
-            heat[0, k, int(y) // 4, int(x) // 4] = .9
-            tags[0, k, 0, int(y) // 4, int(x) // 4] = 4. * i
+            if v == 0:
+                continue
+            heat[0, k, int(y) // 4, int(x) // 4] = 0.9
+            tags[0, k, 0, int(y) // 4, int(x) // 4] = 4.0 * i
     assert tag_poses(heat, tags, (256, 320), 30)['valid'].sum() >= 3
     assert tag_poses(heat, tags, (256, 320), 2)['valid'].sum() == 2
 
@@ -278,13 +302,16 @@ def model():
 
 def test_shapes(model):
     images = torch.randn(2, 3, 64, 96)
-    with torch.no_grad(): heat, tags = model.fields(images, True)
-    with torch.no_grad(): _, plain = model.fields(images)
+    with torch.no_grad():
+        heat, tags = model.fields(images, True)
+    with torch.no_grad():
+        _, plain = model.fields(images)
     assert heat.shape == (2, 17, 16, 24)
     assert tags.shape == (2, 17, 2, 16, 24) and plain.shape == (2, 17, 1, 16, 24)
     assert model.poses_of((heat, tags), (64, 96))['full']['poses'].shape[2:] == (17, 3)
     black = torch.zeros(64, 96, 3).byte().numpy()
-    with pytest.raises(ValueError, match="level 'none'"): model.predict(black, level='none')
+    with pytest.raises(ValueError, match="level 'none'"):
+        model.predict(black, level='none')
 
 
 def test_losses(model):

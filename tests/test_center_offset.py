@@ -1,13 +1,23 @@
 "Centers and offsets at the ends: nobody, empty batches, half precision, gradients."
+
 import pytest
 import torch
-from logocap.center_offset import (example_fields, find_centers, person_centers, pointwise_head,
-                                   sample_own_maps, score_poses, suppress_duplicates, upsample)
-from logocap.coco import example_people, people_tensors
+from logocap.center_offset import (
+    example_fields,
+    find_centers,
+    person_centers,
+    pointwise_head,
+    sample_own_maps,
+    score_poses,
+    suppress_duplicates,
+    upsample,
+)
+from logocap.keypoints import example_people, people_tensors
 
 
 @pytest.fixture
-def people(): return people_tensors(example_people()['annotations'])[0]
+def people():
+    return people_tensors(example_people()['annotations'])[0]
 
 
 def test_nobody(people):
@@ -21,9 +31,9 @@ def test_nobody(people):
 
 
 def test_own_maps_on_windows():
-    own = torch.arange(17.).view(1, 17, 1, 1).expand(2, 17, 6, 6)  # map k holds the number k
+    own = torch.arange(17.0).view(1, 17, 1, 1).expand(2, 17, 6, 6)  # map k holds the number k
     read = sample_own_maps(own, torch.rand(2, 3, 17, 7, 5, 2))
-    assert torch.allclose(read[1, 2, :, 6, 4], torch.arange(17.), atol=1e-5)
+    assert torch.allclose(read[1, 2, :, 6, 4], torch.arange(17.0), atol=1e-5)
 
 
 def test_heads_have_gradients():
@@ -34,7 +44,8 @@ def test_heads_have_gradients():
     assert maps.shape == (2, 18, 32, 48)
     maps.square().mean().backward()
     assert features.grad.abs().min() > 0
-    for name, p in head.named_parameters(): assert p.grad.abs().sum() > 0, name
+    for name, p in head.named_parameters():
+        assert p.grad.abs().sum() > 0, name
 
 
 def test_upsampled_maps_are_float32():
@@ -42,12 +53,12 @@ def test_upsampled_maps_are_float32():
 
 
 def test_scores_go_with_the_own_center(people):
-    maps = torch.full((1, 18, 256, 320), .5)
-    poses, centers = people[None, :2, :, :2], torch.tensor([[[0, 0, .8], [0, 0, .4]]])
-    assert torch.allclose(score_poses(maps, poses, centers)[0, 0, :, 2], torch.tensor(.4))
-    maps[0, 3, 50, 91] = 1.  # the first person's left ear
+    maps = torch.full((1, 18, 256, 320), 0.5)
+    poses, centers = people[None, :2, :, :2], torch.tensor([[[0, 0, 0.8], [0, 0, 0.4]]])
+    assert torch.allclose(score_poses(maps, poses, centers)[0, 0, :, 2], torch.tensor(0.4))
+    maps[0, 3, 50, 91] = 1.0  # the first person's left ear
     scored = score_poses(maps, poses, centers)
-    assert torch.allclose(scored[0, :, 3, 2], torch.tensor([.8, .2]), atol=1e-4)
+    assert torch.allclose(scored[0, :, 3, 2], torch.tensor([0.8, 0.2]), atol=1e-4)
     assert scored[0, ..., :2].equal(people[:2, :, :2])
 
 

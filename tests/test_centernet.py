@@ -1,11 +1,12 @@
 "CenterNet against versions with loops over keypoints, rows and columns, and its edge cases."
+
 from math import log
 import pytest
 import torch
 from fastcore.test import test_close as assert_close
 from safetensors.torch import load_file, save_file
 from logocap.center_offset import find_centers, gaussian_maps, initial_poses, upsample
-from logocap.coco import example_people, people_tensors
+from logocap.keypoints import example_people, people_tensors
 from logocap.losses import make_targets
 from logocap.prior.centernet import CenterNet, centernet_losses, find_peaks, match_peaks
 from logocap.training import preset_recipe
@@ -18,7 +19,7 @@ def top(before, here, after):
     return (after - before) / (2 * bend) if bend > 0 else 0
 
 
-def slow_peaks(maps, n=30, threshold=.1):
+def slow_peaks(maps, n=30, threshold=0.1):
     "Maps K×h×w of one image → for each keypoint its (x, y, height), highest first."
     found = []
     for rows in maps.tolist():
@@ -27,9 +28,10 @@ def slow_peaks(maps, n=30, threshold=.1):
         for y in range(h):
             for x in range(w):
                 height = rows[y][x]
-                around = [row[max(x - 1, 0):x + 2] for row in rows[max(y - 1, 0):y + 2]]
-                if height <= threshold or height < max(max(row) for row in around): continue
-                dx = top(*rows[y][x - 1:x + 2]) if 0 < x < w - 1 else 0
+                around = [row[max(x - 1, 0) : x + 2] for row in rows[max(y - 1, 0) : y + 2]]
+                if height <= threshold or height < max(max(row) for row in around):
+                    continue
+                dx = top(*rows[y][x - 1 : x + 2]) if 0 < x < w - 1 else 0
                 dy = top(rows[y - 1][x], height, rows[y + 1][x]) if 0 < y < h - 1 else 0
                 peaks.append((4 * (x + dx), 4 * (y + dy), height))
         peaks.sort(key=lambda peak: -peak[2])
@@ -37,7 +39,7 @@ def slow_peaks(maps, n=30, threshold=.1):
     return found
 
 
-def slow_match(pose, peaks, margin=.1):
+def slow_match(pose, peaks, margin=0.1):
     "A pose 17×2 and peaks of `slow_peaks` → 17 times x, y, height or 0."
     xs, ys = pose.T.tolist()
     dx, dy = margin * (max(xs) - min(xs)), margin * (max(ys) - min(ys))
@@ -45,19 +47,22 @@ def slow_match(pose, peaks, margin=.1):
     for x, y, own in zip(xs, ys, peaks):
         best = None
         for px, py, height in own:
-            if not min(xs) - dx <= px <= max(xs) + dx: continue
-            if not min(ys) - dy <= py <= max(ys) + dy: continue
-            distance = (px - x)**2 + (py - y)**2
-            if best is None or distance < best[0]: best = distance, px, py, height
-        matched.append([x, y, 0.] if best is None else list(best[1:]))
+            if not min(xs) - dx <= px <= max(xs) + dx:
+                continue
+            if not min(ys) - dy <= py <= max(ys) + dy:
+                continue
+            distance = (px - x) ** 2 + (py - y) ** 2
+            if best is None or distance < best[0]:
+                best = distance, px, py, height
+        matched.append([x, y, 0.0] if best is None else list(best[1:]))
     return torch.tensor(matched)
 
 
 @pytest.fixture
 def noise():
     torch.manual_seed(0)
-    maps = torch.rand(2, 17, 12, 16) - .1
-    maps[1, :5] *= .1  # nothing above the threshold
+    maps = torch.rand(2, 17, 12, 16) - 0.1
+    maps[1, :5] *= 0.1  # nothing above the threshold
     return maps
 
 
@@ -71,20 +76,21 @@ def model():
 
 def test_peaks(noise):
     "Too many peaks, too few, none, maps of a single row, neighbors that are no Gaussian's."
-    single_row, small = noise[..., :1, :], noise[..., :3, :2] + .2
+    single_row, small = noise[..., :1, :], noise[..., :3, :2] + 0.2
     for maps, n in ((noise, 30), (noise, 5), (single_row, 30), (small, 30)):
         peaks = find_peaks(maps, n)
         assert peaks.shape == (2, 17, min(n, maps[0, 0].numel()), 3)
         for fast, slow in zip(peaks.flatten(0, 1), slow_peaks(maps.flatten(0, 1), n)):
             assert (fast[:, 2] > 0).sum() == len(slow)
-            if slow: assert_close(fast[:len(slow)], torch.tensor(slow), 1e-3)
+            if slow:
+                assert_close(fast[: len(slow)], torch.tensor(slow), 1e-3)
 
 
 def test_matching(noise):
-    sizes = torch.tensor([.1, .3, .5, 1, 1, 1.5])[:, None, None]  # from tiny to above the map's
-    poses = torch.rand(2, 6, 17, 2) * torch.tensor([64., 48]) * sizes
+    sizes = torch.tensor([0.1, 0.3, 0.5, 1, 1, 1.5])[:, None, None]  # from tiny to above the map's
+    poses = torch.rand(2, 6, 17, 2) * torch.tensor([64.0, 48]) * sizes
     peaks, stayed = find_peaks(noise), 0
-    for margin in (.1, 0., 1.):
+    for margin in (0.1, 0.0, 1.0):
         xy, height = match_peaks(poses, peaks, margin)
         matched = torch.cat([xy, height[..., None]], -1)
         for b in range(2):
@@ -100,19 +106,19 @@ def test_matching_of_nobody(noise):
     assert xy.shape == (1, 0, 17, 2)
 
 
-@pytest.mark.parametrize('height, stays', [(.09, True), (.11, False)])
+@pytest.mark.parametrize('height, stays', [(0.09, True), (0.11, False)])
 def test_least_height(height, stays):
     "Peaks below and above the threshold."
     people, _, _ = people_tensors(example_people()['annotations'])
     standing = people[:1, :, :2]
-    bump = height * gaussian_maps(torch.tensor([[84., 56]]) / 4, (64, 80), 2.)
+    bump = height * gaussian_maps(torch.tensor([[84.0, 56]]) / 4, (64, 80), 2.0)
     xy, found = match_peaks(standing[None], find_peaks(bump.expand(1, 17, -1, -1)))
     assert (found == 0).all() == stays
-    assert_close(xy[0, 0, 0], standing[0, 0] if stays else torch.tensor([84., 56]), 1e-3)
+    assert_close(xy[0, 0, 0], standing[0, 0] if stays else torch.tensor([84.0, 56]), 1e-3)
 
 
 def test_decoder(model):
-    heatmaps, offsets = torch.rand(2, 18, 12, 16) - .1, 4 * torch.randn(2, 34, 12, 16)
+    heatmaps, offsets = torch.rand(2, 18, 12, 16) - 0.1, 4 * torch.randn(2, 34, 12, 16)
     with torch.no_grad():
         found = model.poses_of((heatmaps, offsets), (48, 64), ('none', 'matched'))
     centers, _ = find_centers(upsample(heatmaps, (48, 64))[:, 17], 12)
@@ -129,8 +135,9 @@ def test_decoder(model):
 
 
 def test_predict_and_files(model, tmp_path):
-    for head in (model.heatmap_head, model.offset_head): torch.nn.init.normal_(head[3].weight)
-    file = tmp_path/'small.safetensors'
+    for head in (model.heatmap_head, model.offset_head):
+        torch.nn.init.normal_(head[3].weight)
+    file = tmp_path / 'small.safetensors'
     model.save_pretrained(file)
     back = CenterNet.from_pretrained(file)
     black = torch.zeros(40, 50, 3).byte().numpy()
@@ -141,7 +148,8 @@ def test_predict_and_files(model, tmp_path):
     del tensors['offset_head.0.weight']
     save_file(tensors, file, dict(method='centernet'))
     says = 'small.safetensors: not a CenterNet checkpoint, it lacks tensor offset_head.0.weight'
-    with pytest.raises(ValueError, match=says): CenterNet.from_pretrained(file)
+    with pytest.raises(ValueError, match=says):
+        CenterNet.from_pretrained(file)
 
 
 def test_losses(model):

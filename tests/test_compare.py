@@ -1,11 +1,30 @@
-"The room nbs/30_compare.ipynb on made-up pages: what is refused, the rows of Tables 2 to 4, and the bootstrap against pycocotools."
+"""The notebook nbs/lab/00_compare.ipynb on made-up pages.
+
+What is refused, the rows of Tables 2 to 4, and the bootstrap against pycocotools.
+"""
+
 import json
 import numpy as np
 import pytest
 from PIL import Image
-from logocap.coco import KEYPOINTS, CocoFolder, average_precision, coco_index, coco_results, example_people, people_tensors
-from logocap.compare import (folder_faults, folder_splits, here_cells, image_matches, measure_speed, measure_table2, measure_table3,
-                             named_files, paired_bootstrap, read_results, read_speed, table4, weighted_ap, write_submission)
+from logocap.keypoints import KEYPOINTS, example_people, people_tensors
+from logocap.coco import CocoFolder, average_precision, coco_index, coco_results
+from logocap.lab.compare import (
+    folder_faults,
+    folder_splits,
+    here_cells,
+    image_matches,
+    measure_speed,
+    measure_table2,
+    measure_table3,
+    named_files,
+    paired_bootstrap,
+    read_results,
+    read_speed,
+    table4,
+    weighted_ap,
+    write_submission,
+)
 from logocap.tables import Detector
 
 
@@ -15,7 +34,7 @@ def pages():
     rng, pages = np.random.default_rng(0), dict(example_people(), images=[], annotations=[])
     for i in range(40):
         pages['images'].append(dict(id=i, file_name=f'{i}.png', width=320, height=256))
-        for a in example_people()['annotations'][:rng.integers(1, 4)]:
+        for a in example_people()['annotations'][: rng.integers(1, 4)]:
             pages['annotations'].append(dict(a, id=len(pages['annotations']) + 1, image_id=i))
     return pages
 
@@ -24,86 +43,113 @@ def pages():
 def root(pages, tmp_path_factory):
     "The pages as a folder in COCO's layout, the first two of them blank images."
     root = tmp_path_factory.mktemp('pages')
-    (root/'annotations').mkdir()
-    (root/'val').mkdir()
-    (root/'annotations/person_keypoints_val.json').write_text(json.dumps(pages))
-    for i in range(2): Image.new('RGB', (320, 256), 'white').save(root/'val'/f'{i}.png')
+    (root / 'annotations').mkdir()
+    (root / 'val').mkdir()
+    (root / 'annotations/person_keypoints_val.json').write_text(json.dumps(pages))
+    for i in range(2):
+        Image.new('RGB', (320, 256), 'white').save(root / 'val' / f'{i}.png')
     return root
 
 
 @pytest.fixture(scope='module')
-def folder(root): return CocoFolder(root, 'val')
+def folder(root):
+    return CocoFolder(root, 'val')
 
 
 def made_up(pages, pixels_off, seed):
-    "Detections of all people at random distances from the truth, and of one on each page who is not there."
+    "Detections of all people at random distances from the truth, and on each page of nobody."
     rng, found = np.random.default_rng(seed), []
     for image in pages['images']:
-        people = people_tensors([a for a in pages['annotations'] if a['image_id'] == image['id']])[0].numpy()
+        annotations = [a for a in pages['annotations'] if a['image_id'] == image['id']]
+        people = people_tensors(annotations)[0].numpy()
         near = people[..., :2] + rng.normal(0, pixels_off, (len(people), 17, 2))
         poses = np.concatenate([near, rng.uniform(0, 300, (1, 17, 2))])
         poses = np.concatenate([poses, np.ones((len(poses), 17, 1))], -1)
-        found += coco_results(image['id'], poses, [*rng.uniform(.3, 1, len(people)), rng.uniform(0, .8)])
+        scores = [*rng.uniform(0.3, 1, len(people)), rng.uniform(0, 0.8)]
+        found += coco_results(image['id'], poses, scores)
     return found
 
 
-@pytest.mark.parametrize('text, fault', (
-    ('{}', 'not a list'),
-    ('[', 'not a JSON file'),
-    ('[3]', 'detection 0 has no "image_id"'),
-    ('[{"image_id": 0}]', 'detection 0 has no "score"'),
-    ('[{"image_id": 77, "score": 1, "keypoints": []}]', '"image_id" is \'77\', not an image of person_keypoints_val.json'),
-    ('[{"image_id": 0, "score": "1", "keypoints": []}]', 'not a number'),
-    ('[{"image_id": 0, "score": 1, "keypoints": [1, 2]}]', 'not 17×3 numbers')))
+@pytest.mark.parametrize(
+    'text, fault',
+    (
+        ('{}', 'not a list'),
+        ('[', 'not a JSON file'),
+        ('[3]', 'detection 0 has no "image_id"'),
+        ('[{"image_id": 0}]', 'detection 0 has no "score"'),
+        (
+            '[{"image_id": 77, "score": 1, "keypoints": []}]',
+            '"image_id" is \'77\', not an image of person_keypoints_val.json',
+        ),
+        ('[{"image_id": 0, "score": "1", "keypoints": []}]', 'not a number'),
+        ('[{"image_id": 0, "score": 1, "keypoints": [1, 2]}]', 'not 17×3 numbers'),
+    ),
+)
 def test_results_that_are_refused(folder, tmp_path, text, fault):
-    (tmp_path/'spoiled.json').write_text(text)
-    with pytest.raises(ValueError) as refused: read_results(tmp_path/'spoiled.json', folder)
+    (tmp_path / 'spoiled.json').write_text(text)
+    with pytest.raises(ValueError) as refused:
+        read_results(tmp_path / 'spoiled.json', folder)
     assert fault in str(refused.value)
 
 
 def test_named_files():
     from pathlib import Path
-    assert named_files(['HGG=a.json', 'HGG@val=b=c.json']) == {'': dict(HGG=Path('a.json')), 'val': dict(HGG=Path('b=c.json'))}
+
+    assert named_files(['HGG=a.json', 'HGG@val=b=c.json']) == {
+        '': dict(HGG=Path('a.json')),
+        'val': dict(HGG=Path('b=c.json')),
+    }
 
 
 def test_bootstrap_equals_copies_of_the_images(pages, folder):
     "A draw, against a file in which the drawn images stand as often as they were drawn."
     ours, theirs, ids = made_up(pages, 3.5, 1), made_up(pages, 6, 2), folder.image_ids()
     matches = image_matches(folder.coco, ours, ids)
-    ap = {name: average_precision(folder.coco, r, ids)['AP'] for name, r in (('ours', ours), ('theirs', theirs))}
-    assert weighted_ap(matches, np.ones((1, 40)))[0] == pytest.approx(ap['ours'], abs=1e-9)
+    our_ap = average_precision(folder.coco, ours, ids)['AP']
+    their_ap = average_precision(folder.coco, theirs, ids)['AP']
+    assert weighted_ap(matches, np.ones((1, 40)))[0] == pytest.approx(our_ap, abs=1e-9)
     draw = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40))
     many, found = dict(pages, images=[], annotations=[]), []
     for n, count in enumerate(draw):
+        people = [a for a in pages['annotations'] if a['image_id'] == n]
+        results = [r for r in ours if r['image_id'] == n]
         for c in range(count):
-            many['images'].append(dict(pages['images'][n], id=100 * n + c))
-            many['annotations'] += [dict(a, id=100 * a['id'] + c, image_id=100 * n + c) for a in pages['annotations'] if a['image_id'] == n]
-            found += [dict(r, image_id=100 * n + c) for r in ours if r['image_id'] == n]
-    assert weighted_ap(matches, draw[None])[0] == pytest.approx(average_precision(coco_index(many), found)['AP'], abs=1e-9)
+            copy = 100 * n + c
+            many['images'].append(dict(pages['images'][n], id=copy))
+            many['annotations'] += [dict(a, id=100 * a['id'] + c, image_id=copy) for a in people]
+            found += [dict(r, image_id=copy) for r in results]
+    copies_ap = average_precision(coco_index(many), found)['AP']
+    assert weighted_ap(matches, draw[None])[0] == pytest.approx(copies_ap, abs=1e-9)
     sure = paired_bootstrap(folder.coco, ids, [ours], [theirs], 200)
-    assert sure['difference'] == pytest.approx(ap['ours'] - ap['theirs'], abs=1e-9)
+    assert sure['difference'] == pytest.approx(our_ap - their_ap, abs=1e-9)
     assert 0 < sure['low'] < sure['difference'] < sure['high']
     same = paired_bootstrap(folder.coco, ids, [ours], [ours], 50)
-    assert (same['low'], same['high']) == (0., 0.)
+    assert (same['low'], same['high']) == (0.0, 0.0)
 
 
 def test_tables_2_and_3(pages, root, folder, tiny, tmp_path):
     theirs = made_up(pages, 6, 2)
-    (tmp_path/'theirs.json').write_text(json.dumps(theirs))
-    detector = Detector(folder, tmp_path/'cache', 64, False, device='cpu', limit=2)
-    networks, results = dict(weights=[tiny], baseline=[tiny]), {'HGG': tmp_path/'theirs.json'}
+    (tmp_path / 'theirs.json').write_text(json.dumps(theirs))
+    detector = Detector(folder, tmp_path / 'cache', 64, False, device='cpu', limit=2)
+    networks, results = dict(weights=[tiny], baseline=[tiny]), {'HGG': tmp_path / 'theirs.json'}
     lines, note, content = measure_table2(detector, networks, results)
     assert [line[0] for line in lines[-2:]] == ['LOGO-CAP-W4', 'Baseline-W4']
-    assert content['here']['HGG']['mean'] == average_precision(folder.coco, [r for r in theirs if r['image_id'] < 2], [0, 1])
+    first_two = [r for r in theirs if r['image_id'] < 2]
+    assert content['here']['HGG']['mean'] == average_precision(folder.coco, first_two, [0, 1])
     assert 'not COCO val2017' in note and content['provenance']['results']['HGG']['sha256']
     lines, note, content = measure_table3({'occluded': detector}, networks, {'val': results})
-    assert lines[0][-1] == 'occluded AP' and lines[5][-1] != 'reported' and lines[1][-1] == 'reported'
+    assert lines[0][-1] == 'occluded AP'
+    assert lines[5][-1] != 'reported'
+    assert lines[1][-1] == 'reported'
     assert here_cells(None) == ['reported', '', '', '', '']
 
 
 def test_figure_2_is_kept(folder, tiny, tmp_path):
-    "48 and 80 are no multiples of 32, and 64 is the nearest even one. The second time the times are read."
-    detector = Detector(folder, tmp_path/'cache', 64, False, device='cpu', limit=2)
+    """48 and 80 are no multiples of 32, and 64 is the nearest even one.
+
+    The second time the times are read.
+    """
+    detector = Detector(folder, tmp_path / 'cache', 64, False, device='cpu', limit=2)
     measured = measure_speed(detector, tiny, timed=2)
     assert [(r['short_side'], r['images']) for r in measured['points'][::2]] == [(32, 2), (64, 2)]
     assert measure_speed(detector, tiny, timed=2)['points'] == measured['points']
@@ -112,36 +158,53 @@ def test_figure_2_is_kept(folder, tiny, tmp_path):
 def test_table_4(tmp_path):
     lines = table4(read_speed(None))[0]
     assert len(lines) == 8 and lines[1][5] == 'reported'
-    (tmp_path/'speed.json').write_text(json.dumps(dict(rows={'LOGO-CAP-W32': dict(ms=40), 'LOGO-CAP-W8': dict(ms=10, AP=50.)})))
-    lines = table4(read_speed(tmp_path/'speed.json'))[0]
-    assert [line[-3:] for line in lines[-3:]] == [['40.0', '25.00', '–'], ['reported', '', ''], ['10.0', '100.00', '50.0']]
+    rows = {'LOGO-CAP-W32': dict(ms=40), 'LOGO-CAP-W8': dict(ms=10, AP=50.0)}
+    (tmp_path / 'speed.json').write_text(json.dumps(dict(rows=rows)))
+    lines = table4(read_speed(tmp_path / 'speed.json'))[0]
+    assert [line[-3:] for line in lines[-3:]] == [
+        ['40.0', '25.00', '–'],
+        ['reported', '', ''],
+        ['10.0', '100.00', '50.0'],
+    ]
 
 
 def test_submission(pages, folder, tmp_path):
     ours, ids = made_up(pages, 3.5, 1), folder.image_ids()
-    first = write_submission(ours, ids, tmp_path/'a', 'made-up').read_bytes()
-    assert write_submission(ours, ids, tmp_path/'b', 'made-up').read_bytes() == first
-    with pytest.raises(ValueError, match='not in the split'): write_submission(ours, ids[1:], tmp_path)
-    with pytest.raises(ValueError, match='letters, digits and hyphens'): write_submission(ours, ids, tmp_path, 'a/b')
+    first = write_submission(ours, ids, tmp_path / 'a', 'made-up').read_bytes()
+    assert write_submission(ours, ids, tmp_path / 'b', 'made-up').read_bytes() == first
+    with pytest.raises(ValueError, match='not in the split'):
+        write_submission(ours, ids[1:], tmp_path)
+    with pytest.raises(ValueError, match='letters, digits and hyphens'):
+        write_submission(ours, ids, tmp_path, 'a/b')
 
 
 def test_folder_faults(pages, tmp_path):
-    for name in ('annotations', 'val', 'images'): (tmp_path/name).mkdir()
-    file = tmp_path/'annotations/person_keypoints_val.json'
-    few = dict(pages, images=pages['images'][:3], annotations=[dict(a) for a in pages['annotations'] if a['image_id'] < 3])
+    for name in ('annotations', 'val', 'images'):
+        (tmp_path / name).mkdir()
+    file = tmp_path / 'annotations/person_keypoints_val.json'
+    people = [dict(a) for a in pages['annotations'] if a['image_id'] < 3]
+    few = dict(pages, images=pages['images'][:3], annotations=people)
     file.write_text(json.dumps(few))
-    for i in few['images']: Image.new('RGB', (320, 256), 'white').save(tmp_path/'val'/i['file_name'])
+    for i in few['images']:
+        Image.new('RGB', (320, 256), 'white').save(tmp_path / 'val' / i['file_name'])
     assert folder_splits(tmp_path) == ['val'] and folder_faults(tmp_path, 'val') == []
-    (tmp_path/'val/0.png').unlink()
-    (tmp_path/'val/1.png').write_bytes(b'torn')
-    Image.new('RGB', (90, 90)).save(tmp_path/'val/2.png')
+    (tmp_path / 'val/0.png').unlink()
+    (tmp_path / 'val/1.png').write_bytes(b'torn')
+    Image.new('RGB', (90, 90)).save(tmp_path / 'val/2.png')
     few['annotations'][0].update(num_keypoints=3, keypoints=[999, 9, 2] * 17)
-    few['categories'] = [dict(few['categories'][0], keypoints=list(KEYPOINTS[::-1]))]
     file.write_text(json.dumps(few))
     lines = folder_faults(tmp_path, 'val')
-    assert len(lines) == 6 and any('1 images that cannot be read, the first: 1.png' in line for line in lines)
-    assert len(folder_faults(tmp_path, 'val', pictures=False)) == 4  # without opening them only the missing one is noticed
-    assert 'no such folder' in folder_faults(tmp_path/'nowhere')[0]
-    file.rename(tmp_path/'ochuman_coco_format_val_range_0.00_1.00.json')
+    assert len(lines) == 5
+    assert any('1 images that cannot be read, the first: 1.png' in line for line in lines)
+    # without opening them only the missing one is noticed
+    assert len(folder_faults(tmp_path, 'val', pictures=False)) == 3
+    assert 'no such folder' in folder_faults(tmp_path / 'nowhere')[0]
+    mirrored = [dict(few['categories'][0], keypoints=list(KEYPOINTS[::-1]))]
+    file.write_text(json.dumps(dict(few, categories=mirrored)))
+    (line,) = folder_faults(tmp_path, 'val')  # what cannot be read cannot be looked at further
+    assert "not in COCO's order" in line
+    file.write_text(json.dumps(few))
+    file.rename(tmp_path / 'ochuman_coco_format_val_range_0.00_1.00.json')
     assert folder_splits(tmp_path) == ['val']
-    assert any('lists 3 images, the data set has 2,500' in line for line in folder_faults(tmp_path, 'val', pictures=False))
+    lines = folder_faults(tmp_path, 'val', pictures=False)
+    assert any('lists 3 images, the data set has 2,500' in line for line in lines)

@@ -1,4 +1,5 @@
 "DEKR against versions with loops, files that are none of its checkpoints, and its command."
+
 import json
 from dataclasses import asdict, replace
 import numpy as np
@@ -8,7 +9,12 @@ from fastcore.test import test_close as assert_close
 from safetensors.torch import load_file, save_file
 from torch import nn
 from logocap.prior.dekr import (
-    DEKR, adaptive_convolution, dekr_widths, kernel_places, rescoring_command)
+    DEKR,
+    adaptive_convolution,
+    dekr_widths,
+    kernel_places,
+    rescoring_command,
+)
 from logocap.training import preset_recipe, start_model
 
 
@@ -30,10 +36,10 @@ def slow_convolution(features, transforms, weight):
     out = torch.zeros(b, k, d, h, w)
     for image in range(b):
         for part in range(k):
-            own = features[image, part * c:part * c + c]
+            own = features[image, part * c : part * c + c]
             for row in range(h):
                 for column in range(w):
-                    numbers = transforms[image, 6 * part:6 * part + 6, row, column].tolist()
+                    numbers = transforms[image, 6 * part : 6 * part + 6, row, column].tolist()
                     ax, ay, bx, by, tx, ty = numbers
                     for n in range(9):
                         dx, dy = n % 3 - 1, n // 3 - 1
@@ -46,7 +52,7 @@ def test_adaptive_convolution():
     torch.manual_seed(0)
     k, c, d = 3, 2, 4
     features, weight = torch.randn(2, k * c, 5, 7), torch.randn(k, d, c, 9)
-    ordinary = torch.tensor([1., 0, 0, 1, 0, 0]).repeat(k)[None, :, None, None]
+    ordinary = torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(k)[None, :, None, None]
     any_grid = ordinary + torch.randn(2, 6 * k, 5, 7)
     fast = adaptive_convolution(features, kernel_places(any_grid), weight)
     assert_close(fast, slow_convolution(features, any_grid, weight), 1e-4)
@@ -57,8 +63,9 @@ def slow_centers(heat, candidates):
     peaks = []
     for y in range(heat.shape[0]):
         for x in range(heat.shape[1]):
-            highest = heat[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].max()
-            if heat[y, x] > 0 and heat[y, x] == highest: peaks.append((heat[y, x].item(), x, y))
+            highest = heat[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max()
+            if heat[y, x] > 0 and heat[y, x] == highest:
+                peaks.append((heat[y, x].item(), x, y))
     peaks.sort(reverse=True)
     return peaks[:candidates]
 
@@ -68,13 +75,14 @@ def slow_decoder(heat, offsets, candidates):
     h, w = heat.shape[1:]
     poses = []
     for score, x, y in slow_centers(heat[17], candidates):
-        if score < .01 and poses: continue
+        if score < 0.01 and poses:
+            continue
         pose = torch.zeros(17, 3)
         for k in range(17):
             kx, ky = (x - offsets[2 * k, y, x]).item(), (y - offsets[2 * k + 1, y, x]).item()
             px, py = min(max(kx, 0), w - 1), min(max(ky, 0), h - 1)
             x0, y0 = min(int(px), w - 2), min(int(py), h - 2)
-            value = 0.
+            value = 0.0
             for row in (y0, y0 + 1):
                 for column in (x0, x0 + 1):
                     share = (1 - abs(py - row)) * (1 - abs(px - column))
@@ -94,17 +102,18 @@ def model():
 
 def test_decoder(model):
     heat, offsets = torch.rand(2, 18, 12, 16), 4 * torch.randn(2, 34, 12, 16)
-    with torch.no_grad(): found = model.poses_of((heat, offsets), (48, 64), ('plain',))['plain']
+    with torch.no_grad():
+        found = model.poses_of((heat, offsets), (48, 64), ('plain',))['plain']
     for n in range(2):
         slow = slow_decoder(heat[n], offsets[n], 12)
-        assert_close(found['poses'][n, :len(slow)], slow, 1e-3)
-        assert_close(found['scores'][n, :len(slow)], slow[..., 2].mean(1), 1e-4)
+        assert_close(found['poses'][n, : len(slow)], slow, 1e-3)
+        assert_close(found['scores'][n, : len(slow)], slow[..., 2].mean(1), 1e-4)
         assert found['valid'][n].sum() == len(slow)
 
 
 @pytest.fixture
 def saved(model, tmp_path):
-    file = tmp_path/'small.safetensors'
+    file = tmp_path / 'small.safetensors'
     model.save_pretrained(file)
     return file
 
@@ -117,18 +126,26 @@ def test_predict(saved):
         back.predict(black, level='full')
 
 
-@pytest.mark.parametrize('name, shape, says', [
-    ('rescoring.0.weight', None, 'not a DEKR checkpoint, it lacks tensor rescoring.0.weight'),
-    ('offset_head.0.weight', (40, 30, 1, 1),
-     '40 channels in tensor offset_head.0.weight cannot be shared'),
-    ('offset_head.3.weight', (17, 2, 2, 4), 'offset_head.3.weight'),
-])
+@pytest.mark.parametrize(
+    'name, shape, says',
+    [
+        ('rescoring.0.weight', None, 'not a DEKR checkpoint, it lacks tensor rescoring.0.weight'),
+        (
+            'offset_head.0.weight',
+            (40, 30, 1, 1),
+            '40 channels in tensor offset_head.0.weight cannot be shared',
+        ),
+        ('offset_head.3.weight', (17, 2, 2, 4), 'offset_head.3.weight'),
+    ],
+)
 def test_wrong_tensors(saved, name, shape, says):
     tensors = load_file(saved)
     del tensors[name]
-    if shape: tensors[name] = torch.zeros(shape)
+    if shape:
+        tensors[name] = torch.zeros(shape)
     save_file(tensors, saved, dict(method='dekr', short_side='256'))
-    with pytest.raises(ValueError, match=says): DEKR.from_pretrained(saved)
+    with pytest.raises(ValueError, match=says):
+        DEKR.from_pretrained(saved)
 
 
 def test_size():
@@ -136,7 +153,8 @@ def test_size():
     assert sum(p.numel() for p in model.parameters()) < 1.9e6
 
 
-def command(run): rescoring_command(run=str(run), pictures=3, epochs=2, device='cpu')
+def command(run):
+    rescoring_command(run=str(run), pictures=3, epochs=2, device='cpu')
 
 
 def test_command(tmp_path, capsys):
@@ -144,11 +162,12 @@ def test_command(tmp_path, capsys):
     widths = dict(width=2, c1=4, stem=4)
     recipe = replace(preset_recipe('people'), widths=widths, size=64, method='dekr')
     record = json.dumps(dict(asdict(recipe), seed=5, steps=1, world=1))
-    (tmp_path/'recipe.json').write_text(record)
+    (tmp_path / 'recipe.json').write_text(record)
     model = start_model(recipe, 0, None, 'cpu').eval()
-    for layer in (model.heatmap_head[3], model.offset_head[5]): nn.init.zeros_(layer.weight)
-    nn.init.constant_(model.heatmap_head[3].bias, .5)  # finds somebody everywhere
-    file = tmp_path/'model.safetensors'
+    for layer in (model.heatmap_head[3], model.offset_head[5]):
+        nn.init.zeros_(layer.weight)
+    nn.init.constant_(model.heatmap_head[3].bias, 0.5)  # finds somebody everywhere
+    file = tmp_path / 'model.safetensors'
     model.save_pretrained(file)
     command(tmp_path)
     assert capsys.readouterr().out.startswith('90 poses of a mean OKS of 0.')
@@ -156,14 +175,20 @@ def test_command(tmp_path, capsys):
     changed = {name for name, tensor in first.items() if not torch.equal(tensor, before[name])}
     assert changed and all(name.startswith('rescoring.') for name in changed)
     command(tmp_path)
-    for name, tensor in load_file(file).items(): assert torch.equal(tensor, first[name]), name
+    for name, tensor in load_file(file).items():
+        assert torch.equal(tensor, first[name]), name
 
 
-@pytest.mark.parametrize('record, says', [
-    (None, 'no such record of a run'),
-    ('[]', 'not the record of a run'),
-    (json.dumps(dict(asdict(preset_recipe('people')), seed=5)), 'a run of the method logocap'),
-])
+@pytest.mark.parametrize(
+    'record, says',
+    [
+        (None, 'no such record of a run'),
+        ('[]', 'not the record of a run'),
+        (json.dumps(dict(asdict(preset_recipe('people')), seed=5)), 'a run of the method logocap'),
+    ],
+)
 def test_command_without_a_run(tmp_path, record, says):
-    if record: (tmp_path/'recipe.json').write_text(record)
-    with pytest.raises((ValueError, FileNotFoundError), match=says): command(tmp_path)
+    if record:
+        (tmp_path / 'recipe.json').write_text(record)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        command(tmp_path)

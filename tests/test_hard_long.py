@@ -1,4 +1,5 @@
 "Long use: thousands of pictures through one model, and many threads on one."
+
 import ctypes
 import gc
 import sys
@@ -26,11 +27,13 @@ def pictures():
         yield rng.integers(0, 255, (height, width, 3), np.uint8)
 
 
-def same(a, b): return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.scores, b.scores)
+def same(a, b):
+    return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.scores, b.scores)
 
 
 def resident():
-    "Bytes of this process in memory, after what it has freed has gone back to the system, where the C library can do that."
+    """Bytes of this process in memory, after what it has freed has gone back to the system, where
+    the C library can do that."""
     gc.collect()
     getattr(ctypes.CDLL(None), 'malloc_trim', lambda rest: None)(0)
     return int(open('/proc/self/statm').read().split()[1]) * 4096
@@ -41,32 +44,61 @@ def test_memory_and_sameness(model, tried):
     count, warm = (5000, 200) if LONG else (12, 3)
     source = pictures()
     known = next(source)
-    predict = lambda picture, level='full': model.predict(picture, short_side=32, flip_test=False, level=level)
+
+    def predict(picture, level='full'):
+        return model.predict(picture, short_side=32, flip_test=False, level=level)
+
     first, people, every = predict(known), 0, 20 if LONG else 3
     for n in range(0, count, every):  # in lists of twenty
-        if n == warm: before = resident()
-        for found in predict([next(source) for _ in range(every)], 'full' if n // every % 5 == 0 else LEVELS[n // every % 2]):
+        if n == warm:
+            before = resident()
+        for found in predict(
+            [next(source) for _ in range(every)],
+            'full' if n // every % 5 == 0 else LEVELS[n // every % 2],
+        ):
             people += len(found)
             assert np.isfinite(found.keypoints).all()
     growth = resident() / before - 1
     assert len(first) and same(predict(known), first)
-    if LONG: assert growth < .05, f'{100 * growth:.1f} %'
+    if LONG:
+        assert growth < 0.05, f'{100 * growth:.1f} %'
     assert people > count
-    tried(PART, 'predictions on pictures of changing sizes, at all levels, a fifth of them at full', count, f'memory grew by {100 * growth:.1f} % after the first {warm}; the first picture gives the same poses in the end')
+    tried(
+        PART,
+        'predictions on pictures of changing sizes, at all levels, a fifth of them at full',
+        count,
+        f'memory grew by {100 * growth:.1f} % after the first {warm}; '
+        'the first picture gives the same poses in the end',
+    )
 
 
 def test_threads(model, tried):
     source = pictures()
     some = [next(source) for _ in range(8 if LONG else 1)]
-    predict = lambda picture: model.predict(picture, short_side=32, flip_test=True)
+
+    def predict(picture):
+        return model.predict(picture, short_side=32, flip_test=True)
+
     alone = [predict(p) for p in some]
     rounds, found, faults = 4 if LONG else 1, {}, []
+
     def work(thread):
-        try: found[thread] = [predict(p) for _ in range(rounds) for p in some]
-        except Exception as e: faults.append(e)
+        try:
+            found[thread] = [predict(p) for _ in range(rounds) for p in some]
+        except Exception as e:
+            faults.append(e)
+
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for t in threads: t.start()
-    for t in threads: t.join()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
     assert not faults and len(found) == 8 and all(len(a) for a in alone)
-    for results in found.values(): assert all(same(a, b) for a, b in zip(results, alone * rounds))
-    tried(PART, 'predictions by eight threads on one model', 8 * rounds * len(some), 'the same as by one')
+    for results in found.values():
+        assert all(same(a, b) for a, b in zip(results, alone * rounds))
+    tried(
+        PART,
+        'predictions by eight threads on one model',
+        8 * rounds * len(some),
+        'the same as by one',
+    )

@@ -1,4 +1,5 @@
 "HRNet at the edges of what it takes."
+
 import torch
 from logocap.hrnet import HRNet
 

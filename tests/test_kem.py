@@ -1,13 +1,15 @@
 "Expansion maps at the ends: nobody, half precision, the border, gradients."
+
 import pytest
 import torch
 from logocap.center_offset import example_fields, upsample
-from logocap.coco import example_people, people_tensors
+from logocap.keypoints import example_people, people_tensors
 from logocap.kem import global_kem, global_mesh, local_kem, local_mesh
 
 
 @pytest.fixture
-def people(): return people_tensors(example_people()['annotations'])[0]
+def people():
+    return people_tensors(example_people()['annotations'])[0]
 
 
 @pytest.fixture
@@ -17,7 +19,8 @@ def poses(people):
 
 
 @pytest.fixture
-def heatmaps(people): return upsample(example_fields(people, (256, 320))[0][None], (256, 320))
+def heatmaps(people):
+    return upsample(example_fields(people, (256, 320))[0][None], (256, 320))
 
 
 def test_local_maps_in_bfloat16():
@@ -49,10 +52,10 @@ def test_gradients_reach_the_heatmaps(heatmaps, poses):
 
 def test_the_border_repeats(poses):
     "A map that hangs over the lower edge, and maps of keypoints far outside."
-    slope = torch.arange(256.)[:, None].expand(1, 18, 256, 320) + 7
+    slope = torch.arange(256.0)[:, None].expand(1, 18, 256, 320) + 7
     x, y = poses.round()[0, 0, 15].long().tolist()  # an ankle
     rows = (torch.arange(-48, 49) + y).clamp(0, 255)
     kem = global_kem(slope, global_mesh(poses.round()))[0, 0, 15]
-    assert torch.allclose(kem, slope[0, 15][rows][:, x - 48:x + 49], atol=1e-3)
-    outside = global_kem(slope, global_mesh(torch.full((1, 30, 17, 2), -500.)))
-    assert torch.allclose(outside, torch.tensor(7.), atol=1e-5)
+    assert torch.allclose(kem, slope[0, 15][rows][:, x - 48 : x + 49], atol=1e-3)
+    outside = global_kem(slope, global_mesh(torch.full((1, 30, 17, 2), -500.0)))
+    assert torch.allclose(outside, torch.tensor(7.0), atol=1e-5)

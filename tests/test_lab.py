@@ -1,4 +1,6 @@
-"The widgets in a real JupyterLab: a headless Chromium opens 34_explore, runs it and moves what can be moved."
+"""The widgets in a real JupyterLab: a headless Chromium opens lab/04_explore, runs it and moves
+what can be moved."""
+
 import io
 import json
 import os
@@ -16,10 +18,11 @@ from logocap.people import draw_people
 pytest.importorskip('jupyterlab', reason="no JupyterLab: pip install -e '.[dev]'")
 pytest.importorskip('ipywidgets', reason="no ipywidgets: pip install -e '.[dev]'")
 
-NAME = '34_explore.ipynb'
+NAME = 'lab/04_explore.ipynb'
 # What a widget shows: its words, and its picture byte by byte.
 SHOWN = '''async box => [box.querySelector('.widget-html-content').innerHTML,
-                         [...new Uint8Array(await (await fetch(box.querySelector('img.widget-image').src)).arrayBuffer())].join()]'''
+                         [...new Uint8Array(await (await fetch(
+                             box.querySelector('img.widget-image').src)).arrayBuffer())].join()]'''
 RUN = '''async name => {
   const app = window.jupyterapp;
   await app.restored;
@@ -32,29 +35,56 @@ RUN = '''async name => {
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory, browser):
-    "A JupyterLab of its own settings on this machine, with a copy of the notebook; `browser` comes first, so that nothing starts where there is none."
+    """A JupyterLab of its own settings on this machine, with a copy of the notebook; `browser`
+    comes first, so that nothing starts where there is none."""
     place = tmp_path_factory.mktemp('lab')
-    (place/'work').mkdir()
-    shutil.copy(ROOT/'nbs'/NAME, place/'work')
-    whole = place/'settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings'  # cells out of sight are there, too
+    (place / 'work').mkdir()
+    shutil.copy(ROOT / 'nbs' / NAME, place / 'work')
+    # cells out of sight are there, too
+    whole = place / 'settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings'
     whole.parent.mkdir(parents=True)
     whole.write_text(json.dumps(dict(windowingMode='none')))
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    own = dict(JUPYTER_CONFIG_DIR=str(place/'config'), JUPYTER_RUNTIME_DIR=str(place/'runtime'), JUPYTERLAB_SETTINGS_DIR=str(place/'settings'),
-               JUPYTERLAB_WORKSPACES_DIR=str(place/'workspaces'), PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
-    options = [f'--ServerApp.port={port}', '--ServerApp.port_retries=0', '--ServerApp.ip=127.0.0.1', f'--ServerApp.root_dir={place/"work"}', '--IdentityProvider.token=',
-               '--ServerApp.open_browser=False', '--ServerApp.allow_root=True', '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    own = dict(
+        JUPYTER_CONFIG_DIR=str(place / 'config'),
+        JUPYTER_RUNTIME_DIR=str(place / 'runtime'),
+        JUPYTERLAB_SETTINGS_DIR=str(place / 'settings'),
+        JUPYTERLAB_WORKSPACES_DIR=str(place / 'workspaces'),
+        PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])),
+    )
+    options = [
+        f'--ServerApp.port={port}',
+        '--ServerApp.port_retries=0',
+        '--ServerApp.ip=127.0.0.1',
+        f'--ServerApp.root_dir={place / "work"}',
+        '--IdentityProvider.token=',
+        '--ServerApp.open_browser=False',
+        '--ServerApp.allow_root=True',
+        '--LabApp.expose_app_in_browser=True',
+        '--LabApp.news_url=',
+        '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
+    ]
     address = f'http://127.0.0.1:{port}/'
-    with open(place/'log', 'w') as log: server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *options], env={**os.environ, **own}, stdout=log, stderr=log)
+    with open(place / 'log', 'w') as log:
+        server = subprocess.Popen(
+            [sys.executable, '-m', 'jupyterlab', *options],
+            env={**os.environ, **own},
+            stdout=log,
+            stderr=log,
+        )
     try:
         for _ in range(600):
-            assert server.poll() is None, (place/'log').read_text()
-            try: urllib.request.urlopen(address + 'api', timeout=5).close()
-            except OSError: time.sleep(.2)
-            else: break
-        else: raise TimeoutError((place/'log').read_text())
+            assert server.poll() is None, (place / 'log').read_text()
+            try:
+                urllib.request.urlopen(address + 'api', timeout=5).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                break
+        else:
+            raise TimeoutError((place / 'log').read_text())
         yield address
     finally:
         server.terminate()
@@ -73,22 +103,32 @@ def notebook(lab, browser):
     page.close()
 
 
-def widgets(page): return page.locator('.jp-OutputArea-output .widget-vbox:has(img.widget-image)')
+def widgets(page):
+    return page.locator('.jp-OutputArea-output .widget-vbox:has(img.widget-image)')
 
 
 def changed(page, box, before):
     "What a widget shows as soon as it shows something else."
     for _ in range(600):
         now = box.evaluate(SHOWN)
-        if now[0] != before[0] and now[1] != before[1]: return now
+        if now[0] != before[0] and now[1] != before[1]:
+            return now
         page.wait_for_timeout(100)
     raise AssertionError(f'still {now[0]}')
 
 
 def test_every_cell_runs(notebook):
-    stored = json.loads((ROOT/'nbs'/NAME).read_text(encoding='utf-8'))
-    assert notebook.locator('.jp-CodeCell .jp-InputPrompt').all_inner_texts() == [f'[{n}]:' for n in range(1, 1 + sum(c['cell_type'] == 'code' for c in stored['cells']))]
-    assert notebook.locator('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
+    stored = json.loads((ROOT / 'nbs' / NAME).read_text(encoding='utf-8'))
+    assert notebook.locator('.jp-CodeCell .jp-InputPrompt').all_inner_texts() == [
+        f'[{n}]:' for n in range(1, 1 + sum(c['cell_type'] == 'code' for c in stored['cells']))
+    ]
+    assert (
+        notebook.locator(
+            '[data-mime-type="application/vnd.jupyter.error"], '
+            '[data-mime-type="application/vnd.jupyter.stderr"]'
+        ).count()
+        == 0
+    )
     assert widgets(notebook).count() == 5
 
 
@@ -105,10 +145,13 @@ def test_a_slider_changes_figure_and_number(notebook, number):
 
 def test_an_uploaded_picture_is_looked_at(notebook):
     box, file = widgets(notebook).nth(4), io.BytesIO()
-    Image.fromarray(draw_people(4, 5, (320, 256), .4)[0]).save(file, 'PNG')
+    Image.fromarray(draw_people(4, 5, (320, 256), 0.4)[0]).save(file, 'PNG')
+
     def upload(name, content):
-        with notebook.expect_file_chooser() as asked: box.locator('button').first.click()
+        with notebook.expect_file_chooser() as asked:
+            box.locator('button').first.click()
         asked.value.set_files(dict(name=name, mimeType='image/png', buffer=content))
+
     before = box.evaluate(SHOWN)
     upload('people.png', file.getvalue())
     assert '320×256' in changed(notebook, box, before)[0]

@@ -1,6 +1,7 @@
 "`logocap-speed`: what is refused. No test depends on times."
+
 import pytest
-from logocap.speed import speed_command
+from logocap.lab.speed import speed_command
 
 FAULTS = {
     "part 'all'": dict(parts=['all']),
@@ -15,5 +16,5 @@ FAULTS = {
 @pytest.mark.parametrize('fault', FAULTS)
 def test_bad_input(fault, tmp_path):
     with pytest.raises(ValueError, match=fault):
-        speed_command(out=str(tmp_path/'speed'), **FAULTS[fault])
-    assert not (tmp_path/'speed/speed.json').exists()
+        speed_command(out=str(tmp_path / 'speed'), **FAULTS[fault])
+    assert not (tmp_path / 'speed/speed.json').exists()

@@ -1,8 +1,12 @@
 "The window, the oracle and the bound at their edges."
+
 import pytest
 import torch
-from logocap.coco import average_precision, coco_index, coco_results, example_people, people_tensors
-from logocap.upper_bound import best_cells, bound_results, reach, window_mesh
+from logocap.keypoints import example_people, people_tensors
+from logocap.coco import average_precision, coco_index, coco_results
+from logocap.kem import window_mesh
+from logocap.upper_bound import best_cells, reach
+from logocap.tables import bound_results
 
 PEOPLE, AREAS, _ = people_tensors(example_people()['annotations'])
 TRUTH = coco_index(example_people())
@@ -13,7 +17,7 @@ def poses():
     return PEOPLE[..., :2] + 6 * torch.randn(3, 17, 2, generator=torch.manual_seed(2))
 
 
-def detections(scores=(.9, .5, .7)):
+def detections(scores=(0.9, 0.5, 0.7)):
     return coco_results(1, torch.cat([poses(), torch.ones(3, 17, 1)], -1), scores)
 
 
@@ -26,7 +30,8 @@ def doubled(entry):
 @pytest.mark.parametrize('size', (-1, 0, 2, 10))
 def test_a_window_has_a_middle(size):
     for function in (window_mesh, lambda p, size: best_cells(p, p, size)):
-        with pytest.raises(ValueError, match='must be odd'): function(poses(), size)
+        with pytest.raises(ValueError, match='must be odd'):
+            function(poses(), size)
 
 
 def test_nobody():
@@ -38,7 +43,7 @@ def test_nobody():
 
 def test_scores_stay_the_networks():
     moved = bound_results(TRUTH, detections())
-    assert [d['score'] for d in moved] == [.9, .5, .7]
+    assert [d['score'] for d in moved] == [0.9, 0.5, 0.7]
 
 
 def test_the_window_is_laid_out_in_px_of_the_network_input():
@@ -47,7 +52,7 @@ def test_the_window_is_laid_out_in_px_of_the_network_input():
     large['annotations'] = [dict(doubled(a), area=4 * a['area']) for a in large['annotations']]
     large, double = coco_index(large), [doubled(d) for d in detections()]
     bound = average_precision(TRUTH, bound_results(TRUTH, detections()))['AP']
-    same = average_precision(large, bound_results(large, double, pixels={1: 2.}))['AP']
+    same = average_precision(large, bound_results(large, double, pixels={1: 2.0}))['AP']
     smaller = average_precision(large, bound_results(large, double))['AP']
     assert same == pytest.approx(bound, abs=1e-6) and smaller < bound
 
