@@ -466,9 +466,9 @@ def stage(
             pages[name] = f'api/{file.stem}.md'
     listings = {True: '', False: ''}
     for path, file in rooms.items():
-        text = module_page(file, page_of(path), f'{BLOB}/nbs/{page_of(path)}.ipynb')
-        (source / f'api/{file.stem}.md').write_text(text, encoding='utf-8')
         page = page_of(path)
+        text = module_page(file, page, f'{BLOB}/nbs/{page}.ipynb')
+        (source / f'api/{file.stem}.md').write_text(text, encoding='utf-8')
         line = f'- [`{file.stem}`]({file.stem}.md), from [{page}](../{page}.ipynb)\n'
         listings[file.stem in PEOPLE_USE] += line
     tree = '```{toctree}\n:hidden:\n\n' + '\n'.join(f.stem for f in rooms.values()) + '\n```\n'

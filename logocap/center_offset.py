@@ -105,14 +105,13 @@ def find_centers(
     center_map:torch.Tensor, # B×H×W upsampled heatmap of the center
     n:int=30, # N, candidates per image
     threshold:float=.01, # least height of a center
-    pool=highest_of_3x3, # B×H×W → the highest of each pixel's 3×3
 ) -> tuple: # centers B×N×3 (x, y in input px, score), valid B×N
     """The N highest peaks of the center's heatmap, by 3×3 non-maximum suppression (§3.2.1 ii).
 
     The centers come best first, and the first is always valid.
     """
     heights = center_map.float().clamp(min=0)
-    peaks = heights * (heights == pool(heights))
+    peaks = heights * (heights == highest_of_3x3(heights))
     scores, index = peaks.flatten(1).topk(n)
 
     width = peaks.shape[-1]

@@ -12,7 +12,6 @@ import os
 import sys
 from pathlib import Path
 import numpy as np
-from .annotations import load_annotations
 from .keypoints import people_tensors
 
 # %% ../nbs/13_coco.ipynb #8d99fabc
@@ -58,6 +57,7 @@ class CocoFolder:
         root, # the folder
         split:str='val2017', # COCO: val2017, train2017, test-dev2017; OCHuman: val, test
     ):
+        from logocap.annotations import load_annotations
         self.root, self.split = Path(root), split
         self.annotation_file, self.image_folder = _annotation_file(self.root, split)
         dataset, notes = load_annotations(self.annotation_file)

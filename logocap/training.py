@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from fastcore.basics import patch
 from torch import nn
 from .keypoints import FLIP, people_tensors
 from .images import MEAN, STD, read_image, transform_points, warp
@@ -40,7 +39,7 @@ from .losses import (
     check_variant, fast_loss, make_targets, pad_people, total_loss, training_stages)
 from .fast import keep_memory
 from .model import LogoCap, PoseNetwork
-from .checkpoints import NETWORKS, facts_of, network_class, read_checkpoint
+from .checkpoints import NETWORKS, facts_of, network_class, patch, read_checkpoint
 from .command import check_device, command
 from .predict import detect_split
 
@@ -197,14 +196,12 @@ def ignore_mask(
 ) -> torch.Tensor: # h×w bool: True where the heatmaps learn nothing
     "Segments of crowds and of people without labeled keypoints, and what is outside the image."
     from pycocotools import mask as rle
+    from logocap.annotations import packed_outline
     learned = np.full((height, width, 1), 255, np.uint8)
     for a in annotations:
         if not a.get('segmentation') or not (a['iscrowd'] or a['num_keypoints'] == 0): continue
-        packed = a['segmentation']
-        if isinstance(packed, list) or isinstance(packed['counts'], list):
-            packed = rle.frPyObjects(packed, height, width)
-        if isinstance(packed, list): packed = rle.merge(packed)
-        learned[rle.decode(packed) > 0] = 0
+        inside = rle.decode(packed_outline(a['segmentation'], width, height)) > 0
+        learned[inside] = 0
     to_cells = torch.as_tensor(matrix).cpu().double()[:2] / 4
     if aligned: to_cells[:, 2] -= .375
     cells = warp(learned, to_cells.numpy(), (size[1] // 4, size[0] // 4))[..., 0]

@@ -20,6 +20,7 @@ import numpy as np
 from ..keypoints import KEYPOINTS, SIGMAS
 from ..images import input_size, network_input, read_image
 from ..files import whole_file, write_json
+from ..annotations import person_category
 from ..coco import METRICS, CocoFolder, average_precision, coco_index
 from ..checkpoints import load_network
 from ..predict import detect
@@ -206,12 +207,11 @@ def check_order(
 ):
     "Raises ValueError where a file's order of keypoints or σ are not COCO's."
     file = folder.annotation_file
-    for category in folder.coco.dataset['categories']:
-        names = category.get('keypoints', KEYPOINTS)
-        if tuple(names) != KEYPOINTS:
-            shown = ', '.join(map(str, names))[:60]
-            raise ValueError(f"{file}: its keypoints are not in COCO's order ({shown} …)")
-        if not np.allclose(category.get('sigmas', SIGMAS), SIGMAS):
+    categories = folder.coco.dataset['categories']
+    try: person_category(categories)
+    except ValueError as e: raise ValueError(f'{file}: {e}') from None
+    for category in categories:
+        if not np.allclose(category.get('sigmas') or SIGMAS, SIGMAS):
             raise ValueError(f"{file}: its sigmas are not COCO's")
 
 def check_ochuman(

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from ..keypoints import example_people
 from ..files import write_json
 from .painting import Canvas, develop
@@ -22,6 +21,7 @@ def rle(
     mask:np.ndarray, # H×W bool
 ) -> dict: # size [H, W] and counts
     "COCO's compressed run-length code of a mask, as JSON can hold it."
+    from pycocotools import mask as coco_mask
     encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=list(mask.shape), counts=encoded['counts'].decode())
 

@@ -9,13 +9,13 @@ __all__ = ['ORDER', 'METHOD', 'tag_loss', 'find_peaks', 'pair_up', 'group_peaks'
 # %% ../../nbs/prior/02_associative_embedding.ipynb #ae220002
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from ..keypoints import FLIP
 from ..hrnet import HRNet
 from ..center_offset import pointwise_head, sample_maps, sample_own_maps
 from ..center_offset import unflip_mean, upsample
 from ..losses import heatmap_loss
 from ..model import PoseNetwork
+from ..checkpoints import patch
 from ..training import Method, add_method
 
 # %% ../../nbs/prior/02_associative_embedding.ipynb #ae220004

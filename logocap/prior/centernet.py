@@ -9,13 +9,13 @@ __all__ = ['METHOD', 'parabola_top', 'find_peaks', 'match_peaks', 'CenterNet', '
 import torch
 from torch import nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 from ..hrnet import HRNet
 from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses
 from ..center_offset import unflip_heatmaps, unflip_mean, unflip_offsets, upsample
 from ..adaptation import pose_scores
 from ..losses import fast_loss
 from ..model import PoseNetwork
+from ..checkpoints import patch
 from ..training import Method, add_method
 
 # %% ../../nbs/prior/00_centernet.ipynb #c0b20001

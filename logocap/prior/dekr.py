@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 from ..keypoints import SKELETON, oks
 from ..images import normalize
 from ..coco import CocoFolder
@@ -26,6 +25,7 @@ from ..adaptation import pose_scores
 from ..losses import fast_loss
 from ..model import PoseNetwork
 from ..command import check_device, command
+from ..checkpoints import patch
 from ..training import CocoSamples, DrawnSamples, Method, add_method, Recipe, collate
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210004
