@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Id', 'Length', 'Coordinate', 'Polygons', 'ImageEntry', 'Annotation', 'Category', 'AnnotationFile', 'ImageInfoFile',
-           'RunLengths', 'packed_outline', 'person_category', 'complete_annotations', 'load_annotations']
+           'RunLengths', 'packed_outline', 'person_category', 'complete_annotations', 'read_json', 'load_annotations']
 
 # %% ../nbs/12_annotations.ipynb #7bdcdf7c
 import re
@@ -282,10 +282,10 @@ def complete_annotations(
     return [f'{count} {what}' for what, count in done.items()]
 
 # %% ../nbs/12_annotations.ipynb #e961d157
-def _read_json(
+def read_json(
     content, # the bytes of a file
     kind, # what is declared of it
-) -> dict: # the declared fields
+) -> object: # the declared fields, or a list of such
     "Read by declared types; raises ValueError in one line."
     try: return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as e:
@@ -302,7 +302,7 @@ def load_annotations(
     "Read and check an annotation file; raises ValueError with one line on what is wrong with it."
     kind = ImageInfoFile if file.name.startswith('image_info_') else AnnotationFile
     try:
-        dataset = _read_json(file.read_bytes().removeprefix(b'\xef\xbb\xbf'), kind)
+        dataset = read_json(file.read_bytes().removeprefix(b'\xef\xbb\xbf'), kind)
         dataset.setdefault('annotations', [])
         return dataset, complete_annotations(dataset)
     except ValueError as e: raise ValueError(f'{file}: {e}') from None

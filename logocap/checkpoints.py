@@ -16,6 +16,7 @@ import warnings
 import zlib
 from importlib import resources
 from pathlib import Path
+import numpy as np
 import torch
 from torch import nn
 from .files import whole_file
@@ -32,6 +33,21 @@ def _reason(error):
     if not text: text = type(error).__name__
     return re.split(r'\.\s|\n', text)[0]
 
+_make_scalar = np.float64(0).__reduce__()[0]
+
+def _scalar_of(module):
+    "NumPy's maker of single numbers, by the name that it has in a version of NumPy."
+    def scalar(kind, content):
+        if kind.kind not in 'biuf': raise ValueError(f'a value of type {kind}')
+        return _make_scalar(kind, content)
+    scalar.__module__, scalar.__qualname__ = module, 'scalar'
+    return scalar
+
+_PLAIN_NUMBERS = [
+    np.dtype, *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+    _scalar_of('numpy.core.multiarray'), _scalar_of('numpy._core.multiarray')] # NumPy 1, NumPy 2
+
+# %% ../nbs/14_checkpoints.ipynb #611ca384
 def read_tensors(
     file, # path of a checkpoint that `torch.save` wrote
 ) -> dict: # whatever it holds: tensors, and containers of tensors and numbers
@@ -42,7 +58,7 @@ def read_tensors(
     if not Path(file).stat().st_size:
         raise ValueError(f'{file}: not a readable checkpoint (an empty file)')
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_NUMBERS):
         warnings.simplefilter('ignore') # the error says it all
         try: content = torch.load(file, map_location='cpu', weights_only=True)
         except Exception as error:
@@ -273,7 +289,8 @@ def our_name(
     name:str, # of a tensor in any checkpoint
 ) -> str: # its name in `LogoCap.state_dict()`
     "The name of a released checkpoint's tensor in this project."
-    name = name.removeprefix('module.') # of DistributedDataParallel
+    while name.startswith(('module.', '_orig_mod.')): # of DistributedDataParallel, of torch.compile
+        name = name.partition('.')[2]
     for theirs, ours in RELEASED_NAMES.items():
         if name.startswith(theirs): return ours + name.removeprefix(theirs)
     return name
@@ -350,6 +367,18 @@ def check_storage(
             raise ValueError(f'{file}: tensor {name} claims {size}, more than the file holds')
 
 # %% ../nbs/14_checkpoints.ipynb #d276a23d
+_NESTED = ( # names of the weights among what a training keeps; averages before what they are of
+    'best_state_dict', 'ema_state_dict', 'state_dict_ema', 'model_ema', 'ema',
+    'model_state_dict', 'state_dict', 'model', 'module')
+
+def _find_tensors(content):
+    "The tensors of a checkpoint by name: its own, or those of the first of `_NESTED` that has any."
+    for name in _NESTED:
+        if isinstance(content.get(name), dict):
+            found = _find_tensors(content[name])
+            if found: return found
+    return {our_name(str(name)): t for name, t in content.items() if torch.is_tensor(t)}
+
 def read_checkpoint(
     file, # .pth.tar, training checkpoint, .safetensors or .safetensors.gz
 ) -> tuple: # tensors under our names, dictionary of what the file says of itself
@@ -362,10 +391,7 @@ def read_checkpoint(
         tensors, about = read_safetensors(file)
     else:
         content = read_tensors(file)
-        tensors = content
-        for nested in ('state_dict', 'best_state_dict'): # the latter counts if both are there
-            if isinstance(content.get(nested), dict): tensors = content[nested]
-        tensors = {our_name(str(n)): t for n, t in tensors.items() if torch.is_tensor(t)}
+        tensors = _find_tensors(content)
         check_storage(tensors, file)
         about = content.get('about')
         about = {str(n): str(v) for n, v in about.items()} if isinstance(about, dict) else {}

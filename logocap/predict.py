@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['Poses', 'check_levels', 'best_first', 'detect', 'read_ahead', 'detect_each', 'stream_poses', 'SplitInputs',
-           'detect_split', 'image_files', 'image_ids_of', 'save_drawing', 'drawn_behind', 'predict_command']
+           'detect_split', 'passed_over', 'image_files', 'names_of', 'image_ids_of', 'save_drawing', 'drawn_behind',
+           'write_results', 'predict_command']
 
 # %% ../nbs/17_predict.ipynb #65ab9fd5
+import glob
 import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +23,14 @@ from PIL import Image
 from torch import nn
 from .keypoints import show_poses
 from .images import (
-    FORMATS, input_size, invert_affine, network_input, read_image, transform_points)
+    input_size, invert_affine, missing_reader, network_input, read_image, readable_formats,
+    transform_points)
 from .files import check_output, whole_file, write_json
 from .coco import CocoFolder, coco_results
 from .center_offset import suppress_duplicates
 from .model import LogoCap, PoseNetwork
 from .checkpoints import load_network, patch
-from .command import check_device, command
+from .command import check_device, command, load_batches
 from .fast import optimized
 
 # %% ../nbs/17_predict.ipynb #dcdf5574
@@ -238,6 +242,14 @@ class SplitInputs(torch.utils.data.Dataset):
         image = read_image(path, size=(info['width'], info['height']))
         return image_id, *network_input(image, self.short_side)
 
+    def bytes_of(self,
+        batch:list, # positions of images of equal input size
+    ) -> int: # of their network inputs
+        "What a batch takes in memory."
+        info = self.images[batch[0]][2]
+        width, height = input_size(info['width'], info['height'], self.short_side)
+        return len(batch) * 3 * 4 * width * height # float32
+
     def batches(self,
         size:int, # images at most
     ) -> list: # lists of positions
@@ -268,7 +280,8 @@ def detect_split(
     side = model.short_side if short_side is None else short_side
     inputs = SplitInputs(folder, image_ids, side)
     batches = inputs.batches(batch_size)
-    loader = torch.utils.data.DataLoader(inputs, batch_sampler=batches, num_workers=workers)
+    largest = max(map(inputs.bytes_of, batches), default=0)
+    loader = load_batches(inputs, batches, largest, workers)
     found = {level: {} for level in levels}
     with tqdm(total=len(image_ids), unit='image', disable=None, delay=2) as bar:
         for ids, x, matrices in loader:
@@ -281,18 +294,54 @@ def detect_split(
     return results
 
 # %% ../nbs/17_predict.ipynb #59338b4d
+def _files_at(path, recursive):
+    "The path itself, what is in its folder, or what its pattern fits."
+    if path.is_dir():
+        return sorted(path.glob('**/*' if recursive else '*'))
+    if not path.exists() and set('*?[') & set(str(path)):
+        return sorted(map(Path, glob.glob(str(path), recursive=True)))
+    return [path]
+
+def passed_over(
+    files:list, # paths
+) -> str: # '2 .heic (…), 1 .txt'
+    "Files that are no images here, counted by the end of their names."
+    kinds = Counter(file.suffix.lower() or file.name for file in files)
+    parts = []
+    for kind, count in kinds.most_common():
+        needs = missing_reader(f'any{kind}')
+        parts.append(f'{count} {kind} ({needs})' if needs else f'{count} {kind}')
+    return ', '.join(parts)
+
 def image_files(
-    paths:list, # of images or folders
-) -> list: # paths of images
-    "Paths of images, of a folder those in it; raises ValueError for a folder without images."
-    kinds = {k for k, name in Image.registered_extensions().items() if name in FORMATS}
-    files = []
+    paths:list, # of images, of folders, or patterns
+    recursive:bool=False, # look into the folders of folders
+) -> tuple: # paths of images; those of other files in the folders
+    "What paths stand for; raises ValueError for a folder without images, or a pattern without."
+    known = readable_formats()
+    kinds = {k for k, name in Image.registered_extensions().items() if name in known}
+    images, others = [], []
     for path in map(Path, paths):
-        inside = [path]
-        if path.is_dir(): inside = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
-        if not inside: raise ValueError(f'{path}: a folder without images')
-        files += inside
-    return files
+        found = _files_at(path, recursive)
+        if found == [path]: # named itself, whatever it is
+            images.append(path)
+            continue
+        inside = [f for f in found if f.suffix.lower() in kinds]
+        rest = [f for f in found if f.suffix.lower() not in kinds and f.is_file()]
+        rest = [f for f in rest if not f.name.startswith('.')]
+        if not inside:
+            there = f', but {passed_over(rest)}' if rest else ''
+            raise ValueError(f'{path}: no images there{there}')
+        images += inside
+        others += rest
+    return images, others
+
+def names_of(
+    files:list, # paths of images
+) -> list: # a text each
+    "Their names; where several files have the same name, their paths as given."
+    count = Counter(file.name for file in files)
+    return [file.name if count[file.name] == 1 else str(file) for file in files]
 
 def image_ids_of(
     files:list, # paths of images
@@ -339,11 +388,43 @@ def drawn_behind(
         for drawing in waiting: drawing.result()
 
 # %% ../nbs/17_predict.ipynb #bab27623
+@contextmanager
+def _results_file(out):
+    "Where results are written: a file, whole or not at all, or standard output, called -."
+    if str(out) == '-':
+        yield sys.stdout
+        return
+    with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text: yield text
+
+def write_results(
+    found, # triples: image id, name, `Poses` or what was raised instead
+    text, # open file
+    threshold:float, # least score of people that count
+    say, # function that is called with each fault
+) -> tuple: # number of people that count, of results; a dictionary for each fault
+    "Write poses as COCO results, as they come."
+    faults, people, results = [], 0, 0
+    for image_id, name, poses in found:
+        if isinstance(poses, Exception):
+            fault = (str(poses) or 'out of memory').splitlines()[0]
+            faults.append(dict(image_id=image_id, file_name=name, fault=fault))
+            say(fault)
+            continue
+        for r in poses.results(image_id):
+            line = json.dumps(dict(r, file_name=name), allow_nan=False)
+            text.write((',\n' if results else '[\n') + line)
+            people += r['score'] >= threshold
+            results += 1
+    text.write('\n]\n' if results else '[]\n')
+    return people, results, faults
+
+# %% ../nbs/17_predict.ipynb #29316e07
 @command
 def predict_command(
-    images:list, # images, or folders of them
+    images:list, # images, folders of them, or patterns in quotes
+    recursive:bool=False, # look into the folders of folders
     weights:str=None, # a checkpoint, or a name of embedded weights; default: the first of these
-    out:str='poses.json', # COCO results to write; what cannot be read: poses.faults.json
+    out:str='poses.json', # COCO results to write, - for standard output; faults: poses.faults.json
     draw:str=None, # folder for images with skeletons
     threshold:float=.01, # least score of people to draw and count; all are written
     short_side:int=None, # of the network input, px; default: what the weights were made for
@@ -352,15 +433,19 @@ def predict_command(
     batch_size:int=4, # images at a time, as far as their input sizes agree
     dtype:str='float32', # of LOGO-CAP's convolutions; bfloat16 is faster where units for it are
     device:str=None, # cuda, mps or cpu; default: the fastest there is
+    quiet:bool=False, # neither progress nor summary
 ):
     "Find the poses of people on images, as COCO results; names what cannot be read, and goes on."
     from tqdm import tqdm
-    files = image_files(images)
-    out = check_output(out)
-    beside = Path(out).with_suffix('.faults.json')
+    files, others = image_files(images, recursive)
     if len(files) == 1 and not files[0].is_file():
         raise FileNotFoundError(f'{files[0]}: no such image')
+    if out != '-': check_output(out)
     if draw: check_output(Path(draw)/'any.png')
+
+    def say(text): tqdm.write(f'logocap-predict: {text}', sys.stderr)
+
+    if others: say(f'passed over: {passed_over(others)}')
     model = optimized(load_network(weights, check_device(device)), dtype)
     level = level or model.levels[-1]
     check_levels(model, (level,))
@@ -372,26 +457,27 @@ def predict_command(
     if draw:
         repeated = {name for name, count in Counter(f.stem for f in files).items() if count > 1}
         found = drawn_behind(found, draw, threshold, repeated)
-    faults, people, results = [], 0, 0
-    with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text:
-        bar = tqdm(found, total=len(files), unit='image', disable=None)
-        for (file, poses), image_id in zip(bar, image_ids_of(files)):
-            if isinstance(poses, Exception):
-                if len(files) == 1: raise poses
-                fault = (str(poses) or 'out of memory').splitlines()[0]
-                faults.append(dict(image_id=image_id, file_name=file.name, fault=fault))
-                tqdm.write(f'logocap-predict: {fault}', sys.stderr)
-                continue
-            for r in poses.results(image_id):
-                line = json.dumps(dict(r, file_name=file.name), allow_nan=False)
-                text.write((',\n' if results else '[\n') + line)
-                people += r['score'] >= threshold
-                results += 1
-        text.write('\n]\n' if results else '[]\n')
+    bar = tqdm(found, total=len(files), unit='image', disable=True if quiet else None)
+
+    def named():
+        for image_id, name, (_, poses) in zip(image_ids_of(files), names_of(files), bar):
+            if len(files) == 1 and isinstance(poses, Exception): raise poses
+            yield image_id, name, poses
+
+    with _results_file(out) as text:
+        people, results, faults = write_results(named(), text, threshold, say)
+
     speed = len(files) / (time.perf_counter() - start)
     said = f'{people} people of score {threshold} or more, {results} results '
     said += f'on {len(files) - len(faults)} images, {speed:.1f} a second: {out}'
-    print(said + (f', drawn in {draw}' if draw else ''))
+    if draw: said += f', drawn in {draw}'
+    if not quiet: print(said, file=sys.stderr if out == '-' else sys.stdout)
+
+    left_out = f'{len(faults)} of {len(files)} images left out'
+    if out == '-':
+        if faults: raise ValueError(left_out)
+        return
+    beside = Path(out).with_suffix('.faults.json')
     if not faults: return beside.unlink(missing_ok=True)
     write_json(beside, faults)
-    raise ValueError(f'{len(faults)} of {len(files)} images left out, see {beside}')
+    raise ValueError(f'{left_out}, see {beside}')

@@ -8,7 +8,7 @@ __all__ = ['DETECTION_MODULES', 'WINDOW_SIDES', 'PACKAGES', 'ABLATION_ROWS', 'TR
            'code_hash', 'save_detections', 'load_detections', 'Detector', 'network_facts', 'detection_files',
            'detections_of', 'bound_rows', 'show_bound', 'table_frame', 'markdown_table', 'csv_table', 'tex_table',
            'write_table', 'provenance', 'options_of', 'measure_table1', 'table1_lines', 'table1_note', 'write_table1',
-           'open_split', 'make_table1', 'measure_ablations', 'ablation_lines']
+           'make_table1', 'measure_ablations', 'ablation_lines']
 
 # %% ../nbs/19_tables.ipynb #8b3b0801
 import functools
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from .keypoints import people_tensors
 from .files import check_output, whole_file, write_json, write_text
-from .coco import METRICS, CocoFolder, average_precision, coco_results
+from .coco import METRICS, CocoFolder, average_precision, coco_results, open_split
 from .center_offset import sample_maps
 from .upper_bound import reach
 
@@ -638,16 +638,6 @@ def write_table1(
     with whole_file(out/'bound.png') as part:
         fig.savefig(part, format='png', dpi=150)
     write_table(out, 'table1', 'Table 1', table1_lines(table), table1_note(table), table)
-
-def open_split(
-    data, # folder in COCO's or OCHuman's layout
-    split:str, # val2017, say
-) -> CocoFolder: # the split
-    "A split that can be scored; raises FileNotFoundError or ValueError naming the file at fault."
-    folder = CocoFolder(data, split)
-    if not folder.image_ids():
-        raise ValueError(f'{folder.annotation_file}: no image with annotated people')
-    return folder
 
 # %% ../nbs/19_tables.ipynb #9f4f4b79
 def make_table1(

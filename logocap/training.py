@@ -30,7 +30,7 @@ from torch import nn
 from .keypoints import FLIP, people_tensors
 from .images import MEAN, STD, read_image, transform_points, warp
 from .files import check_output, whole_file, write_json, write_text
-from .coco import CocoFolder, average_precision
+from .coco import CocoFolder, average_precision, open_split
 from .people import draw_people
 from .hrnet import HRNet
 from .checkpoints import find_weights, load_imagenet, load_strictly, read_tensors
@@ -40,7 +40,7 @@ from .losses import (
 from .fast import keep_memory
 from .model import LogoCap, PoseNetwork
 from .checkpoints import NETWORKS, facts_of, network_class, patch, read_checkpoint
-from .command import check_device, command
+from .command import check_device, command, load_batches
 from .predict import detect_split
 
 # %% ../nbs/18_training.ipynb #7e6571c8
@@ -62,6 +62,7 @@ class Recipe:
     mirror:bool = True # mirror every other image
     hardest:float = .5 # fraction of the run after which drawn people are at full difficulty
     mixed:bool = False # drawn people of all difficulties up to that of the moment
+    negatives:bool = False # learn from images of a folder without any people, too
     method:str = 'logocap' # what is trained, a name of `find_method`
 
     @property
@@ -186,6 +187,17 @@ def mirrored_sample(
         ignore=sample['ignore'].flip(1))
 
 # %% ../nbs/18_training.ipynb #b2c0defe
+def _pixels_of(annotation, width, height):
+    "The pixels of an annotation, height×width bool: of its outline, or of its box without one."
+    from pycocotools import mask as rle
+    from logocap.annotations import packed_outline
+    if annotation.get('segmentation'):
+        inside = rle.decode(packed_outline(annotation['segmentation'], width, height)) > 0
+        if inside.any(): return inside
+    left, top, box_width, box_height = annotation['bbox']
+    x, y = np.arange(width), np.arange(height)[:, None]
+    return (x >= left) & (x < left + box_width) & (y >= top) & (y < top + box_height)
+
 def ignore_mask(
     annotations:list, # all annotations of one image, as COCO files have them
     width:int, # of the source image, px
@@ -194,14 +206,10 @@ def ignore_mask(
     size:tuple, # H, W of the network input, px
     aligned:bool=False, # as in `make_targets`
 ) -> torch.Tensor: # h×w bool: True where the heatmaps learn nothing
-    "Segments of crowds and of people without labeled keypoints, and what is outside the image."
-    from pycocotools import mask as rle
-    from logocap.annotations import packed_outline
+    "Pixels of crowds and of people without labeled keypoints, and what is outside the image."
     learned = np.full((height, width, 1), 255, np.uint8)
     for a in annotations:
-        if not a.get('segmentation') or not (a['iscrowd'] or a['num_keypoints'] == 0): continue
-        inside = rle.decode(packed_outline(a['segmentation'], width, height)) > 0
-        learned[inside] = 0
+        if a['iscrowd'] or a['num_keypoints'] == 0: learned[_pixels_of(a, width, height)] = 0
     to_cells = torch.as_tensor(matrix).cpu().double()[:2] / 4
     if aligned: to_cells[:, 2] -= .375
     cells = warp(learned, to_cells.numpy(), (size[1] // 4, size[0] // 4))[..., 0]
@@ -218,14 +226,15 @@ class CocoSamples(torch.utils.data.Dataset):
         self.folder = folder
         self.recipe = recipe
         self.seed = seed
-        annotations = folder.coco.anns.values()
-        self.ids = sorted({annotation['image_id'] for annotation in annotations})
+        annotated = {annotation['image_id'] for annotation in folder.coco.anns.values()}
+        self.ids = sorted(folder.coco.imgs if recipe.negatives else annotated)
 
     def __len__(self): return len(self.ids)
 
     def __repr__(self):
         without = len(self.ids) - len(self.folder.image_ids())
-        return f'{len(self.ids)} images with people, {without} of them without labeled keypoints'
+        kind = 'images' if self.recipe.negatives else 'images with people'
+        return f'{len(self.ids)} {kind}, {without} of them without labeled keypoints'
 
     def name(self, key):
         "The file of a sample."
@@ -652,7 +661,7 @@ def _check_same_run(file, asked):
     try: before = dict(json.loads(file.read_text()))
     except (ValueError, TypeError) as e:
         raise ValueError(f'{file}: not the record of a run ({e})') from None
-    before.setdefault('method', 'logocap') # the first runs name no method
+    before = {'method': 'logocap', 'negatives': False, **before} # the first runs name neither
     for name, value in asked.items():
         if value != before.get(name):
             raise ValueError(
@@ -665,7 +674,7 @@ def open_run(
     optimizer, # likewise
     procs:Processes, # only the first of them writes
 ) -> tuple: # steps done, best validation AP so far
-    """Begin a run, or go on where it stands.
+    """Begin a run, or go on where it stands. What ended before its first checkpoint is no run.
 
     Raises ValueError if the folder holds a run that was asked for differently, OSError if the
     disk is too full."""
@@ -677,7 +686,8 @@ def open_run(
         weights = sum(4 * parameter.numel() for parameter in model.parameters()) # bytes
         check_output(checkpoint, (5 if checkpoint.is_file() else 8) * weights)
 
-    if recipe.is_file(): _check_same_run(recipe, asked)
+    kept = [checkpoint, out/'best.safetensors', out/'model.safetensors']
+    if recipe.is_file() and any(file.is_file() for file in kept): _check_same_run(recipe, asked)
     elif procs.rank == 0: write_json(recipe, asked)
 
     start, best = 0, -1.
@@ -851,9 +861,10 @@ def train(
         return batch_plan(
             len(samples), recipe.batch_size, first, steps, seed, procs.rank, procs.world)
 
-    loader = torch.utils.data.DataLoader(
-        samples, batch_sampler=plan(start), collate_fn=collate, num_workers=workers,
-        worker_init_fn=_deaf, pin_memory=procs.device.type == 'cuda')
+    size = recipe.batch_size * (3 + 1 / 16) * recipe.size**2 # bytes of images and masks
+    loader = load_batches(
+        samples, plan(start), size, workers, collate_fn=collate, worker_init_fn=_deaf,
+        pin_memory=procs.device.type == 'cuda')
 
     parallel = procs.share(TrainingStep(model, recipe, bfloat16))
     images = recipe.batch_size * procs.world # a step
@@ -898,6 +909,9 @@ def train(
 def train_command(
     data:str='people', # folder in COCO's layout, or people: drawn ones
     split:str='train2017', # training split of the folder
+    annotations:str=None, # an annotation file, for data of any other layout, instead of --data
+    images:str=None, # the folder that its file names are relative to
+    negatives:bool=False, # learn from images of the folder without any people, too
     method:str='logocap', # what to train: logocap, centernet, dekr, associative-embedding
     preset:str='people', # paper_w32, paper_w48, people, people_aligned or people_baseline
     out:str=None, # folder of the run
@@ -914,6 +928,8 @@ def train_command(
     backbone:str=None, # checkpoint of the first backbone: ImageNet's, or .safetensors of a run
     val_data:str=None, # folder in COCO's layout to validate on
     val_split:str='val', # its split
+    val_annotations:str=None, # an annotation file to validate on, instead of --val-data
+    val_image_folder:str=None, # the folder of its images; default: that of --images
     val_images:int=None, # how many of its images; default: all
     validate_every:int=None, # steps between validations; default: an epoch
     save_every:int=200, # steps between checkpoints
@@ -938,14 +954,18 @@ def train_command(
         window=window,
         hardest=hardest,
         mixed=True if mixed else None, # None: as the preset has it
+        negatives=True if negatives else None,
         warp=None if augment else False,
         mirror=None if augment else False)
     check_recipe(recipe, accumulate)
     keep_memory() # every step asks for the same blocks again
 
-    if data == 'people': samples = DrawnSamples(recipe, seed)
-    else: samples = CocoSamples(CocoFolder(data, split), recipe, seed)
-    validation = CocoFolder(val_data, val_split) if val_data else None
+    if data == 'people' and not annotations and not images: samples = DrawnSamples(recipe, seed)
+    else: samples = CocoSamples(open_split(data, split, annotations, images), recipe, seed)
+    validation = None
+    if val_data or val_annotations:
+        folder = (val_image_folder or images) if val_annotations else None
+        validation = open_split(val_data, val_split, val_annotations, folder)
     if steps is None:
         images = recipe.batch_size * int(os.environ.get('WORLD_SIZE', 1)) # a step
         steps = recipe.epochs * (len(samples) // images)

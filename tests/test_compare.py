@@ -11,6 +11,7 @@ from logocap.keypoints import KEYPOINTS, example_people, people_tensors
 from logocap.coco import CocoFolder, average_precision, coco_index, coco_results
 from logocap.lab.compare import (
     folder_faults,
+    folder_notes,
     folder_splits,
     here_cells,
     image_matches,
@@ -71,25 +72,55 @@ def made_up(pages, pixels_off, seed):
 
 
 @pytest.mark.parametrize(
-    'text, fault',
+    'change, fault',
     (
-        ('{}', 'not a list'),
-        ('[', 'not a JSON file'),
-        ('[3]', 'detection 0 has no "image_id"'),
-        ('[{"image_id": 0}]', 'detection 0 has no "score"'),
-        (
-            '[{"image_id": 77, "score": 1, "keypoints": []}]',
-            '"image_id" is \'77\', not an image of person_keypoints_val.json',
-        ),
-        ('[{"image_id": 0, "score": "1", "keypoints": []}]', 'not a number'),
-        ('[{"image_id": 0, "score": 1, "keypoints": [1, 2]}]', 'not 17×3 numbers'),
+        (dict(image_id=77), '[0].image_id is 77: not an image of person_keypoints_val.json'),
+        (dict(image_id='0'), "[0].image_id is '0': Expected `int`"),
+        (dict(score='1'), "[0].score is '1': Expected `float`"),
+        (dict(score=None), '[0].score is None: Expected `float`'),
+        (dict(keypoints=[1, 2]), '[0].keypoints is [1, 2]: Expected `array` of length'),
+        (dict(keypoints=['1'] * 51), "Expected `float`, got `str`"),
+        (dict(category_id=0), '[0].category_id is 0, and 1, which means people, occurs nowhere'),
+        (dict(category_id=[1]), '[0].category_id is [1]: Expected `int`'),
     ),
 )
-def test_results_that_are_refused(folder, tmp_path, text, fault):
+def test_results_that_are_refused(folder, tmp_path, change, fault):
+    file = tmp_path / 'spoiled.json'
+    sound = dict(image_id=0, score=1, keypoints=[0] * 51)
+    file.write_text(json.dumps([sound]))
+    assert len(read_results(file, folder)) == 1
+    file.write_text(json.dumps([dict(sound, **change)]))
+    with pytest.raises(ValueError) as refused:
+        read_results(file, folder)
+    assert fault in str(refused.value) and str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    'text, fault',
+    (
+        ('{}', 'Expected `array`, got `object`'),
+        ('[', 'not a JSON file'),
+        ('[3]', '[0]: Expected `object`, got `int`'),
+        ('[{"image_id": 0}]', 'missing required field'),
+        ('[{"image_id": 0, "score": NaN}]', 'not a JSON file'),
+    ),
+)
+def test_files_that_hold_no_results(folder, tmp_path, text, fault):
     (tmp_path / 'spoiled.json').write_text(text)
     with pytest.raises(ValueError) as refused:
         read_results(tmp_path / 'spoiled.json', folder)
     assert fault in str(refused.value)
+
+
+def test_results_that_do_not_count(folder, tmp_path, capsys):
+    file = tmp_path / 'results.json'
+    person = dict(image_id=0, score=1, keypoints=[0] * 51, category_id=1)
+    file.write_text(json.dumps([person, dict(person, category_id=2), person]))
+    assert len(read_results(file, folder)) == 2
+    assert '1 detections of other categories left out' in capsys.readouterr().err
+    file.write_text('[]')
+    assert read_results(file, folder) == []
+    assert 'holds no detections' in capsys.readouterr().err
 
 
 def test_named_files():
@@ -178,7 +209,7 @@ def test_submission(pages, folder, tmp_path):
         write_submission(ours, ids, tmp_path, 'a/b')
 
 
-def test_folder_faults(pages, tmp_path):
+def test_folder_faults(pages, tmp_path, inside):
     for name in ('annotations', 'val', 'images'):
         (tmp_path / name).mkdir()
     file = tmp_path / 'annotations/person_keypoints_val.json'
@@ -187,24 +218,51 @@ def test_folder_faults(pages, tmp_path):
     file.write_text(json.dumps(few))
     for i in few['images']:
         Image.new('RGB', (320, 256), 'white').save(tmp_path / 'val' / i['file_name'])
-    assert folder_splits(tmp_path) == ['val'] and folder_faults(tmp_path, 'val') == []
+    sound = CocoFolder(tmp_path, 'val')
+    assert folder_splits(tmp_path) == ['val'] and folder_faults(sound) == folder_notes(sound) == []
     (tmp_path / 'val/0.png').unlink()
     (tmp_path / 'val/1.png').write_bytes(b'torn')
     Image.new('RGB', (90, 90)).save(tmp_path / 'val/2.png')
     few['annotations'][0].update(num_keypoints=3, keypoints=[999, 9, 2] * 17)
     file.write_text(json.dumps(few))
-    lines = folder_faults(tmp_path, 'val')
+    lines = folder_faults(CocoFolder(tmp_path, 'val'))
     assert len(lines) == 5
     assert any('1 images that cannot be read, the first: 1.png' in line for line in lines)
     # without opening them only the missing one is noticed
-    assert len(folder_faults(tmp_path, 'val', pictures=False)) == 3
-    assert 'no such folder' in folder_faults(tmp_path / 'nowhere')[0]
+    assert len(folder_faults(CocoFolder(tmp_path, 'val'), pictures=False)) == 3
+
     mirrored = [dict(few['categories'][0], keypoints=list(KEYPOINTS[::-1]))]
     file.write_text(json.dumps(dict(few, categories=mirrored)))
-    (line,) = folder_faults(tmp_path, 'val')  # what cannot be read cannot be looked at further
-    assert "not in COCO's order" in line
+    done = inside('logocap-data', tmp_path)  # what cannot be read cannot be looked at further
+    assert done.returncode == 1 and "not in COCO's order" in done.stdout
+    assert done.stdout.count('\n') == 1
+    done = inside('logocap-data', tmp_path / 'nowhere')
+    assert done.returncode == 1 and 'no annotations in COCO' in done.stderr
+
+
+def test_folders_worth_a_note(pages, tmp_path, inside):
+    "A part of OCHuman, with a turned image: sound, and said; the same in a layout of one's own."
+    (tmp_path / 'images').mkdir()
+    people = [dict(a) for a in pages['annotations'] if a['image_id'] < 2]
+    few = dict(pages, images=pages['images'][:2], annotations=people)
+    file = tmp_path / 'ochuman_coco_format_val_range_0.00_1.00.json'
     file.write_text(json.dumps(few))
-    file.rename(tmp_path / 'ochuman_coco_format_val_range_0.00_1.00.json')
-    assert folder_splits(tmp_path) == ['val']
-    lines = folder_faults(tmp_path, 'val', pictures=False)
-    assert any('lists 3 images, the data set has 2,500' in line for line in lines)
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    Image.new('RGB', (320, 256)).save(tmp_path / 'images/0.png', exif=turned)
+    Image.new('RGB', (320, 256)).save(tmp_path / 'images/1.png')
+    part, exif = folder_notes(CocoFolder(tmp_path, 'val'))
+    assert 'a part of the data set' in part and 'lists 2 of 2,500 images' in part
+    assert exif.startswith('1 images carry an EXIF orientation, the first: 0.png')
+
+    done = inside('logocap-data', tmp_path)
+    assert done.returncode == 0 and 'val: sound, 2 images' in done.stdout
+    file.rename(tmp_path / 'labels.json')
+    done = inside('logocap-data', tmp_path)
+    assert done.returncode == 1 and '--annotations FILE --images DIR' in done.stderr
+    named = ('--annotations', tmp_path / 'labels.json', '--images', tmp_path / 'images')
+    done = inside('logocap-data', *named)
+    assert done.returncode == 0 and 'labels: sound, 2 images' in done.stdout
+    done = inside('logocap-data', *named[:2])
+    assert done.returncode == 1 and 'named together' in done.stdout
+    assert inside('logocap-data').returncode == 1

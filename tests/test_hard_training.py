@@ -1,8 +1,11 @@
 "Training that goes wrong: numbers that are not finite, memory that runs out."
 
+import json
 from dataclasses import replace
 import pytest
 import torch
+from PIL import Image
+from logocap.keypoints import example_people
 from logocap.model import LogoCap
 from logocap.training import (
     PRESETS,
@@ -196,6 +199,7 @@ def test_other_faults_are_not_explained_away():
     ),
 )
 def test_torn_files_of_a_run(name, content, fault, tmp_path, tried):
+    (tmp_path / 'checkpoint.pt').touch()  # without one there is no run to go on with
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'{name}: .*{fault}'):
         train(DrawnSamples(TINY, seed=5, length=64), TINY, tmp_path, 1, seed=5, device='cpu')
@@ -212,9 +216,6 @@ def test_torn_log(tmp_path):
 
 
 def test_bad_training_picture_is_named(tmp_path):
-    import json
-    from PIL import Image
-    from logocap.keypoints import example_people
     from logocap.coco import CocoFolder
 
     (tmp_path / 'annotations').mkdir()
@@ -234,3 +235,58 @@ def test_bad_training_picture_is_named(tmp_path):
         with pytest.raises(ValueError, match=fault):
             samples[0, 0, 0.0]
     assert samples.name((0, 0, 0.0)) == 'blank.png'
+
+
+def test_a_failed_start_is_no_run(tmp_path):
+    "A batch larger than the data ends before the first step; the corrected recipe may begin."
+    for name, content in (('log.jsonl', '{"step": 7}\n'), ('recipe.json', '{"size": 7')):
+        (tmp_path / name).write_text(content)
+    too_large = replace(TINY, batch_size=65)
+    samples = DrawnSamples(TINY, seed=5, length=64)
+    with pytest.raises(ValueError, match='64 images do not fill a batch of 65'):
+        train(samples, too_large, tmp_path, 1, seed=5, device='cpu')
+    train(samples, TINY, tmp_path, 1, seed=5, device='cpu')
+    assert (tmp_path / 'model.safetensors').is_file()
+    with pytest.raises(ValueError, match='was begun with batch_size'):
+        train(samples, too_large, tmp_path, 1, seed=5, device='cpu')
+
+
+@pytest.mark.parametrize('what', ('crowds', 'unlabeled', 'nobody'))
+@pytest.mark.parametrize('role', ('--data', '--val-data'))
+def test_nobody_to_learn_from(what, role, tmp_path, inside):
+    "One line that names the file before the first step."
+    data = example_people()
+    for a in data['annotations']:
+        if what == 'crowds':
+            a['iscrowd'] = 1
+            a['segmentation'] = [[10, 10, 90, 10, 90, 90]]
+        else:
+            a.update(num_keypoints=0, keypoints=[0] * 51)
+    if what == 'nobody':
+        data['annotations'] = []
+    file = tmp_path / 'annotations/person_keypoints_val.json'
+    file.parent.mkdir()
+    file.write_text(json.dumps(data))
+    splits = ('--split', 'val', '--val-split', 'val')
+    done = inside('logocap-train', role, tmp_path, *splits, '--out', tmp_path / 'run')
+    assert done.returncode == 1 and not (tmp_path / 'run').exists()
+    assert done.stderr == f'logocap-train: {file}: no image with annotated people\n'
+
+
+def test_a_layout_of_ones_own(tmp_path, inside):
+    "Trained and validated on an annotation file and a folder; the image without people learned."
+    data = example_people()
+    data['images'].append(dict(data['images'][0], id=2, file_name='negative.png'))
+    del data['annotations'][0]['segmentation']
+    (tmp_path / 'labels.json').write_text(json.dumps(data))
+    (tmp_path / 'in').mkdir()
+    for image in data['images']:
+        size = image['width'], image['height']
+        Image.new('RGB', size).save(tmp_path / 'in' / image['file_name'])
+    words = '--preset people --size 64 --steps 1 --batch-size 2 --device cpu --negatives'.split()
+    place = ('--annotations', tmp_path / 'labels.json', '--images', tmp_path / 'in')
+    validation = ('--val-annotations', tmp_path / 'labels.json')
+    done = inside('logocap-train', *words, *place, *validation, '--out', tmp_path / 'run')
+    assert done.returncode == 0, done.stderr
+    assert '2 images, 1 of them without labeled keypoints' in done.stdout
+    assert '"validation"' in (tmp_path / 'run/log.jsonl').read_text()

@@ -25,18 +25,18 @@ from fastcore.script import Param
 from ..keypoints import FLIP, KEYPOINTS, keypoint_similarity, oks, show_poses
 from ..images import invert_affine, network_input, read_image, transform_points
 from ..files import check_output, whole_file, write_json, write_text
-from ..coco import METRICS, CocoFolder
+from ..coco import METRICS, CocoFolder, open_split
 from ..center_offset import suppress_duplicates
 from ..checkpoints import embedded_weights
 from ..command import command
 from ..tables import (TRAINED_ROWS, Detector, ablation_lines, detections_of, markdown_table,
-                            measure_ablations, measure_table1, open_split, options_of, own_data,
-                            paper, points, provenance, table1_lines, table1_note, write_table,
+                            measure_ablations, measure_table1, options_of, own_data, paper,
+                            points, provenance, table1_lines, table1_note, write_table,
                             write_table1)
 from .compare import (
-    PRIOR_ROWS, folder_faults, folder_splits, image_matches, measure_prior, measure_speed,
-    measure_table2, measure_table3, named_files, paired_bootstrap, read_speed, show_speed,
-    table4, write_submission)
+    PRIOR_ROWS, folder_faults, folder_notes, folder_splits, image_matches, measure_prior,
+    measure_speed, measure_table2, measure_table3, named_files, paired_bootstrap, read_speed,
+    show_speed, table4, write_submission)
 
 # %% ../../nbs/lab/01_report.ipynb #14f81c34
 ERRORS = ('good', 'jitter', 'inversion', 'swap', 'miss')
@@ -643,15 +643,17 @@ def _read_scales(scales):
         raise ValueError(f'scales {shown}: numbers above 0 and up to 16 are needed')
     return numbers
 
-def _default_split(table, data):
+def _default_split(table, is_own):
     if table == 'test-dev': return 'test-dev2017'
-    return 'val' if data is None else 'val2017'
+    return 'val' if is_own else 'val2017'
 
 @command
 def tables_command(
     table:str='1', # 1 to 4, ablations, intervals, errors, figure2, figure4, prior, test-dev or all
     data:str=None, # folder in COCO's or OCHuman's layout; default: the embedded drawn people
     split:str=None, # split of the folder; default: val of the drawn people, else val2017
+    annotations:str=None, # an annotation file, for data of any other layout, instead of --data
+    images:str=None, # the folder that its file names are relative to
     weights:list=None, # LOGO-CAP's checkpoints or embedded names, a seed each; default: embedded
     baseline:list=None, # checkpoints of a baseline trained alone; default: see above
     ablated:list=None, # KIND=FILE: a network trained without a piece; default: the embedded ones
@@ -684,13 +686,15 @@ def tables_command(
         raise ValueError(f'table {table}: there are {", ".join(PARTS)}, test-dev and all')
     if limit is not None and limit < 1: raise ValueError(f'limit of {limit} images')
     scales = _read_scales(scales)
-    split = split or _default_split(table, data)
-    root = own_data('people') if data is None else data
-    folder = CocoFolder(root, split) if table == 'test-dev' else open_split(root, split)
-    if flip_test is None: flip_test = data is not None
+    is_own = data is None and not annotations and not images  # the embedded drawn people
+    opened = CocoFolder if table == 'test-dev' else open_split
+    if is_own: data = own_data('people')
+    folder = opened(data, split or _default_split(table, is_own), annotations, images)
+    if flip_test is None: flip_test = not is_own
 
     out = check_output(Path(out)/'report.html').parent
-    networks = choose_networks(weights, baseline, ablated_files(ablated), prior, data)
+    named_data = None if is_own else folder.root
+    networks = choose_networks(weights, baseline, ablated_files(ablated), prior, named_data)
     named = named_files(results)
     times = read_speed(speed)
     needed = [file for by_name in named.values() for file in by_name.values()]
@@ -700,33 +704,47 @@ def tables_command(
 
     detector = Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers,
                         device, fresh, limit)
-    make_parts(table, detector, networks, out, all_images, data, ochuman, named, times, name)
+    make_parts(table, detector, networks, out, all_images, named_data, ochuman, named, times, name)
     print(f'all of it in {out}')
 
 # %% ../../nbs/lab/01_report.ipynb #743fed57
+def _said_of(name, folder, pictures):
+    "Prints what is to be said of a split; whether it is sound."
+    faults = folder_faults(folder, pictures)
+    for line in faults: print(f'{name}: {line}')
+    for line in folder_notes(folder): print(f'{name}: {line}')
+    if faults: return False
+    annotations = folder.coco.anns.values()
+    people = sum(a['num_keypoints'] > 0 and not a['iscrowd'] for a in annotations)
+    print(f'{name}: sound, {len(folder.coco.imgs):,} images, {len(folder.image_ids()):,} of them '
+          f'with annotated people, {people:,} people')
+    return True
+
 @command
 def data_command(
-    folder:str, # in COCO's or OCHuman's layout
+    folder:Param("in COCO's or OCHuman's layout", str, opt=False, nargs='?')=None,
     split:str=None, # one split; default: all that are there
+    annotations:str=None, # an annotation file, for data of any other layout
+    images:str=None, # the folder that its file names are relative to
     pictures:Param('open every image', action=argparse.BooleanOptionalAction)=True,
 ):
-    """Check a data folder before hours are spent on it: layout, counts, images, annotations.
+    """Check a data folder before hours are spent on it: layout, images, annotations.
 
-    One line for each thing that is wrong."""
-    splits = [split] if split else folder_splits(folder)
+    One line for each thing that is wrong, or worth knowing."""
+    named = annotations or images
+    if not folder and not named:
+        raise ValueError('nothing to check: name a folder, or --annotations and --images')
+    splits = [split] if split or named else folder_splits(folder)
     if not splits:
         raise FileNotFoundError(f"{folder}: no annotations in COCO's or OCHuman's layout "
-                                '(data/README.md shows both)')
-    unsound = False
+                                '(data/README.md shows both); other layouts: '
+                                '--annotations FILE --images DIR')
+    sound = True
     for s in splits:
-        faults = folder_faults(folder, s, pictures)
-        for fault in faults: print(f'{s}: {fault}')
-        if faults:
-            unsound = True
+        try: found = CocoFolder(folder, s, annotations, images)
+        except (OSError, ValueError) as e:
+            print(f'{s or annotations}: {e}')
+            sound = False
             continue
-        found = CocoFolder(folder, s)
-        annotations = found.coco.anns.values()
-        people = sum(a['num_keypoints'] > 0 and not a['iscrowd'] for a in annotations)
-        print(f'{s}: sound, {len(found.coco.imgs):,} images, {len(found.image_ids()):,} of them '
-              f'with annotated people, {people:,} people')
-    if unsound: sys.exit(1)
+        sound = _said_of(found.split, found, pictures) and sound
+    if not sound: sys.exit(1)

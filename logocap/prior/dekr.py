@@ -349,9 +349,10 @@ def run_recipe(
     if not file.is_file(): raise FileNotFoundError(f'{file}: no such record of a run')
     try:
         record = json.loads(file.read_text())
-        recipe = Recipe(**{field.name: record[field.name] for field in fields_of(Recipe)})
+        known = {field.name for field in fields_of(Recipe)}
+        recipe = Recipe(**{name: value for name, value in record.items() if name in known})
         seed = int(record['seed'])
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ValueError(f'{file}: not the record of a run ({e})') from None
     if recipe.method != 'dekr':
         raise ValueError(f'{file}: a run of the method {recipe.method}, '
