@@ -7,7 +7,7 @@ config = ConfigParser(delimiters=['='])
 config.read('settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 name = cfg['lib_name']
-extras = ('dev', 'docs', 'export')
+extras = ('dev', 'docs', 'export', 'video')
 
 setup(
     name=name,

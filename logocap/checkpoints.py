@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'RELEASED_NAMES', 'FACTS', 'NETWORKS', 'read_tensors', 'load_strictly', 'load_imagenet', 'to_whole_numbers',
-           'from_whole_numbers', 'write_safetensors', 'read_safetensors', 'embedded_weights', 'find_weights',
-           'load_embedded', 'our_name', 'rows', 'read_widths', 'widths_of', 'check_facts', 'check_storage',
-           'read_checkpoint', 'fill', 'from_pretrained', 'facts_of', 'network_class', 'load_network']
+           'from_whole_numbers', 'write_safetensors', 'read_safetensors', 'embedded_weights', 'weights_by_name',
+           'find_weights', 'with_names', 'load_embedded', 'our_name', 'rows', 'read_widths', 'widths_of', 'check_facts',
+           'check_storage', 'read_checkpoint', 'fill', 'from_pretrained', 'facts_of', 'network_class', 'load_network']
 
 # %% ../nbs/14_checkpoints.ipynb #a5831131
 import gzip
@@ -236,19 +236,39 @@ def embedded_weights() -> dict: # name → path
     return {name: found[name] for name in names}
 
 # %% ../nbs/14_checkpoints.ipynb #08dea097
-def find_weights(
-    file=None, # path, name of embedded weights, or None: the first of those
-) -> Path: # of the checkpoint
-    """The checkpoint that is meant.
+def weights_by_name() -> str: # 'people-11 …; fetched on first use: w32 …'
+    "All names of weights, in words: those that come along, and published ones."
+    from logocap.downloads import published_weights
+    fetched = ', '.join(published_weights())
+    return f'{", ".join(embedded_weights())}; fetched on first use: {fetched}'
 
-    Raises FileNotFoundError where there are no embedded weights to choose from."""
+def find_weights(
+    file=None, # path, name of embedded or published weights, or None: the first of the embedded
+) -> Path: # of the checkpoint
+    """The checkpoint that is meant; published weights are fetched on first use.
+
+    Raises FileNotFoundError for an unknown name, and as `downloads.fetch_weights` does."""
     embedded = embedded_weights()
     if file is None:
         if embedded: return next(iter(embedded.values()))
         raise FileNotFoundError('no weights: this copy of the package has lost its own, '
                                 'so name a checkpoint')
+    name = str(file)
     if Path(file).is_file(): return Path(file)
-    return embedded.get(str(file), Path(file))
+    if name in embedded: return embedded[name]
+    from logocap.downloads import fetch_weights, published_weights
+    if name in published_weights(): return fetch_weights(name)
+    if Path(file).parent == Path() and not Path(file).suffix:
+        raise FileNotFoundError(f'{file}: no such checkpoint; by name there are '
+                                f'{weights_by_name()}')
+    return Path(file)
+
+def with_names(
+    func, # behind a command that takes weights
+): # the same
+    "Lists the names of weights in a command's help."
+    func.__doc__ += f'\n\nNames of weights: {weights_by_name()}.'
+    return func
 
 # %% ../nbs/14_checkpoints.ipynb #fc51ad47
 def load_embedded(
@@ -341,6 +361,11 @@ FACTS = dict( # name → what a file says that says nothing, what is allowed, an
     candidates=(30, lambda n: 0 < n <= 1000, 'a number of people up to 1,000'),
     window=(11, lambda n: n % 2 == 1 and n <= 97, 'an odd number of cells up to 97'))
 
+PoseNetwork.knows = '' # what kind of images weights are good for; '': nothing is said
+PoseNetwork.least_score = .01 # of people who are drawn and counted
+
+_EMBEDDED = dict(knows='drawn people', least_score='0.09')
+
 def check_facts(
     about:dict, # what a file says of itself, as text
     file, # where it comes from, for the message
@@ -352,6 +377,11 @@ def check_facts(
         if number < 0 or not fits(number):
             title = name.replace('_', ' ')
             raise ValueError(f'{file}: gives {text[:40]!r} as its {title}, not {what}')
+    score = about.get('least_score', '0')
+    if not re.fullmatch(r'0(\.\d{1,8})?|1', score):
+        raise ValueError(f'{file}: gives {score[:40]!r} as its least score, not 0 to 1')
+    if len(about.get('knows', '')) > 40 or not about.get('knows', '').isprintable():
+        raise ValueError(f'{file}: says at length what it knows')
     method = about.get('method', 'logocap').replace('-', '_')
     if not method[:40].isidentifier(): raise ValueError(f'{file}: names no method')
 
@@ -395,6 +425,7 @@ def read_checkpoint(
         check_storage(tensors, file)
         about = content.get('about')
         about = {str(n): str(v) for n, v in about.items()} if isinstance(about, dict) else {}
+    if file in embedded_weights().values(): about = {**_EMBEDDED, **about}
     check_facts(about, file)
     return tensors, about
 
@@ -418,6 +449,8 @@ def fill(
     model.short_side = int(about.get('short_side', usual))
     model.candidates = int(about.get('candidates', 30))
     model.window = int(about.get('window', 11))
+    model.knows = about.get('knows', '')
+    model.least_score = float(about.get('least_score', .01))
     model = model.to(device or 'cpu', memory_format=torch.channels_last) # faster for convolutions
     return model.eval()
 
@@ -442,6 +475,8 @@ def facts_of(
 ) -> dict: # name → text; the method only if it is not LOGO-CAP
     "What a checkpoint says of itself because its tensors do not tell."
     facts = {name: str(getattr(model, name)) for name in ('short_side', 'candidates', 'window')}
+    facts['least_score'] = f'{model.least_score:.6g}'
+    if model.knows: facts['knows'] = model.knows
     return facts if model.method == 'logocap' else dict(facts, method=str(model.method))
 
 @patch

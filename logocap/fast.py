@@ -472,7 +472,7 @@ class FastLogoCap(LogoCap):
         compile:bool=False, # by PyTorch's compiler
     ):
         nn.Module.__init__(self)
-        for name in ('widths', 'short_side', 'candidates', 'window'):
+        for name in ('widths', 'short_side', 'candidates', 'window', 'knows', 'least_score'):
             setattr(self, name, getattr(model, name))
         self.convolutions = FastNetwork(model, dtype)
         self.cmp = FastMessagePassing(model.cmp, dtype, model.window)

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'METHODS', 'Recipe', 'preset_recipe', 'check_recipe', 'learning_rate', 'random_transform',
            'square_transform', 'mirrored_points', 'mirrored_sample', 'ignore_mask', 'CocoSamples', 'DrawnSamples',
            'collate', 'batch_plan', 'last_step', 'logocap_losses', 'Method', 'add_method', 'find_method',
-           'load_backbone', 'start_model', 'TrainingStep', 'one_step', 'Processes', 'save_checkpoint',
+           'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'Processes', 'save_checkpoint',
            'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption', 'explained', 'train',
            'train_command']
 
@@ -39,7 +39,8 @@ from .losses import (
     check_variant, fast_loss, make_targets, pad_people, total_loss, training_stages)
 from .fast import keep_memory
 from .model import LogoCap, PoseNetwork
-from .checkpoints import NETWORKS, facts_of, network_class, patch, read_checkpoint
+from .checkpoints import (
+    NETWORKS, facts_of, network_class, patch, read_checkpoint, with_names)
 from .command import check_device, command, load_batches
 from .predict import detect_split
 
@@ -218,6 +219,7 @@ def ignore_mask(
 # %% ../nbs/18_training.ipynb #a9675488
 class CocoSamples(torch.utils.data.Dataset):
     "Training samples from a folder in COCO's layout, asked for by (epoch, index, progress)."
+    knows = '' # what kind of images a network will know, if it is not photographs
     def __init__(self,
         folder:CocoFolder, # the training split
         recipe:Recipe, # size and augmentation
@@ -287,6 +289,7 @@ def __getitem__(self:CocoSamples, key):
 # %% ../nbs/18_training.ipynb #28c981cc
 class DrawnSamples(torch.utils.data.Dataset):
     "Training samples of drawn people, new ones in every epoch, that get harder during the run."
+    knows = 'drawn people'
     def __init__(self,
         recipe:Recipe, # size and pace of difficulty
         seed:int=0, # of all random numbers
@@ -464,8 +467,11 @@ def start_model(
     seed:int, # of the first weights
     backbone, # checkpoint of `load_backbone`, or None
     device, # where to put it
+    weights=None, # checkpoint of the whole network to begin with, or None
 ) -> PoseNetwork: # in training mode
-    "A fresh network, its backbone from a file if there is one; raises as `load_backbone` does."
+    """A fresh network, or with a checkpoint's backbone, or all of a checkpoint.
+
+    Raises as `load_backbone` does."""
     torch.manual_seed(seed)
     method = find_method(recipe.method)
     model = method.build(recipe.widths)
@@ -476,9 +482,23 @@ def start_model(
     for name in method.idle(recipe):
         model.get_submodule(name).requires_grad_(False)
     if backbone: load_backbone(model.backbone, backbone)
+    if weights: load_strictly(model, read_checkpoint(find_weights(weights))[0], weights)
     model.short_side = recipe.size
     model.window = recipe.window
     return model.to(device, memory_format=torch.channels_last)
+
+# %% ../nbs/18_training.ipynb #cfaaaaa9
+def recipe_for(
+    weights, # checkpoint of a whole network, or its name
+    recipe:Recipe, # whose widths are replaced
+) -> Recipe: # with the checkpoint's widths
+    "How to go on with trained weights; raises ValueError for those of another method."
+    file = find_weights(weights)
+    tensors, about = read_checkpoint(file)
+    theirs = about.get('method', 'logocap').replace('-', '_')
+    if theirs != recipe.method:
+        raise ValueError(f'{file}: weights of the method {theirs}, not {recipe.method}')
+    return replace(recipe, widths=network_class(theirs).read_widths(tensors, file))
 
 # %% ../nbs/18_training.ipynb #41aa35a3
 class TrainingStep(nn.Module):
@@ -826,6 +846,7 @@ def train(
     steps:int, # of the whole run
     seed:int=0, # of weights, order and random numbers
     backbone=None, # checkpoint of `load_backbone` to start from
+    weights=None, # checkpoint of the whole network to start from
     validation:CocoFolder=None, # split to validate on
     validation_images:int=None, # how many of its images; None: all
     validate_every:int=None, # steps between validations; None: an epoch
@@ -849,7 +870,8 @@ def train(
     out = Path(out)
 
     # the network, and where its run stands
-    model = start_model(recipe, seed, backbone, procs.device)
+    model = start_model(recipe, seed, backbone, procs.device, weights)
+    model.knows = samples.knows
     fused = True if procs.device.type == 'cpu' else None # one call; None: PyTorch chooses
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=fused)
     asked = dict(asdict(recipe), steps=steps, seed=seed, world=procs.world)
@@ -906,6 +928,7 @@ def train(
 
 # %% ../nbs/18_training.ipynb #f779340f
 @command
+@with_names
 def train_command(
     data:str='people', # folder in COCO's layout, or people: drawn ones
     split:str='train2017', # training split of the folder
@@ -926,6 +949,7 @@ def train_command(
     mixed:bool=False, # drawn people of all difficulties up to that of the moment
     seed:int=0, # of weights, order and random numbers
     backbone:str=None, # checkpoint of the first backbone: ImageNet's, or .safetensors of a run
+    weights:str=None, # checkpoint to go on from, heads and all, or its name: fine-tuning
     val_data:str=None, # folder in COCO's layout to validate on
     val_split:str='val', # its split
     val_annotations:str=None, # an annotation file to validate on, instead of --val-data
@@ -957,6 +981,8 @@ def train_command(
         negatives=True if negatives else None,
         warp=None if augment else False,
         mirror=None if augment else False)
+    if weights and backbone: raise ValueError('--weights brings its own backbone: name one of them')
+    if weights: recipe = recipe_for(weights, recipe)
     check_recipe(recipe, accumulate)
     keep_memory() # every step asks for the same blocks again
 
@@ -971,9 +997,9 @@ def train_command(
         steps = recipe.epochs * (len(samples) // images)
 
     train(
-        samples, recipe, out, steps, seed, backbone, validation, val_images, validate_every,
-        save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers, device=device,
-        until=until)
+        samples, recipe, out, steps, seed, backbone, weights, validation, val_images,
+        validate_every, save_every, accumulate=accumulate, bfloat16=bfloat16, workers=workers,
+        device=device, until=until)
     if int(os.environ.get('RANK', 0)) == 0:
         print(f'{last_step(steps, until)} of {steps} steps: {out}')
 

@@ -18,6 +18,7 @@ COMMANDS = {
     'logocap-predict': ('logocap.predict', 'predict_command'),
     'logocap-data': ('logocap.lab.report', 'data_command'),
     'logocap-export': ('logocap.lab.export', 'export_command'),
+    'logocap-download': ('logocap.downloads', 'download_command'),
 }
 
 

@@ -10,6 +10,13 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = Path('nbs/images')
 
 
+def as_markdown(output):
+    "Printed text as Markdown that is shown."
+    if output.output_type != 'stream':
+        return output
+    return nbformat.v4.new_output('display_data', {'text/markdown': output.text})
+
+
 def readme():
     "The text of README.md and its pictures, {path from the root: bytes}, as stored in index.ipynb."
     nb = nbformat.read(ROOT / 'nbs/index.ipynb', 4)
@@ -20,6 +27,8 @@ def readme():
         ):  # GitHub shows the picture; its text stand-in would be one more line
             if 'image/png' in output.get('data', {}):
                 output.data = {'image/png': output.data['image/png']}
+        if '#| echo: false' in cell.source:  # what is printed there is Markdown
+            cell.outputs = [as_markdown(output) for output in cell.outputs]
     config = Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags={'remove_input'}))
     text, resources = MarkdownExporter(config=config).from_notebook_node(
         nb, {'unique_key': 'index'}
