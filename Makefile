@@ -40,7 +40,7 @@ else
 endif
 	touch $@
 
-# Table 1 comes first, because it is what most people wait for; then single pictures are timed, once, for Table 4.
+# Table 1 comes first, because it is what most people wait for; then single images are timed, once, for Table 4.
 SPEED = $(OUT)/speed/speed.json
 MEASURE = $(BIN)/logocap-tables $(if $(DATA),--data '$(DATA)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(WEIGHTS),--weights $(WEIGHTS)) --out '$(OUT)'
 tables: $(READY)

@@ -192,13 +192,14 @@ def test_pictures_are_there_and_described(visits):
 
 
 def test_equations_are_set_and_numbered(visits):
+    anchors = {i for facts in visits.values() for i in facts['ids']}  # where a number comes first
     for name in NOTEBOOKS:
         text, facts = (
             (ROOT / f'nbs/{name}.ipynb').read_text(encoding='utf-8'),
             visits[f'{name}.html'],
         )
         for number in re.findall(r'\\\\tag\{(\w+)\}', text):
-            assert f'({number})' in facts['text'] and f'eq-{number}' in facts['ids'], (name, number)
+            assert f'({number})' in facts['text'] and f'eq-{number}' in anchors, (name, number)
         assert not facts['math'] and '$$' not in facts['text'] and '\\tag' not in facts['text']
 
 
@@ -277,9 +278,13 @@ def test_frames_move_without_a_kernel(open_page, address):
 
 def test_solutions_fold_out(open_page, address):
     for name in NOTEBOOKS[1:]:
+        written = (ROOT / f'nbs/{name}.ipynb').read_text(encoding='utf-8')
+        count = written.count('<summary>Solution</summary>')
+        if not count:
+            continue
         page = open_page(f'{address}{name}.html')
         solutions = page.locator('details:has(> summary:text-is("Solution"))')
-        assert solutions.count() == 3, name
+        assert solutions.count() == count, name
         text = solutions.first.locator(':scope > :not(summary)').first
         assert not text.is_visible(), name
         solutions.first.locator('summary').click()

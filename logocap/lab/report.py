@@ -161,7 +161,7 @@ def error_lines(
         lines.append([name, *(f'{100 * row[kind]:.1f}' for kind in kinds)])
     return lines
 
-ERROR_NOTE = ('good to miss: per cent of the labelled keypoints of people found. '
+ERROR_NOTE = ('good to miss: per cent of the labeled keypoints of people found. '
               'missed, background: people not found and detections of nobody, per 100 true people. '
               'Detections above the score of the best F1 at OKS 0.5.')
 
@@ -487,7 +487,7 @@ def prior_note(
     data, options, machine = record['data'], record['options'], record['machine']
     threads = f'{machine["threads"]} thread{"s" * (machine["threads"] > 1)}'
     return (f'{data["images"]} images of {data["split"]}; mean ± standard deviation over '
-            f'{seeds} training seeds. ms: median of {options["timed"]} single pictures, the '
+            f'{seeds} training seeds. ms: median of {options["timed"]} single images, the '
             f'methods in turns, every network as `optimize` arranges it, on {threads} '
             f'({machine["device"]}). GFLOP: convolutions and matrix products of the networks as '
             'their rooms write them, two operations a multiplication with its addition. '
