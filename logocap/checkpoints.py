@@ -364,7 +364,7 @@ FACTS = dict( # name → what a file says that says nothing, what is allowed, an
 PoseNetwork.knows = '' # what kind of images weights are good for; '': nothing is said
 PoseNetwork.least_score = .01 # of people who are drawn and counted
 
-_EMBEDDED = dict(knows='drawn people', least_score='0.09')
+_EMBEDDED = dict(knows='drawn people', least_score='0.07')
 
 def check_facts(
     about:dict, # what a file says of itself, as text

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from conftest import SHARED
+from conftest import ROOT, SHARED
+from logocap import LogoCap
 from logocap.checkpoints import read_checkpoint
+from logocap.coco import CocoFolder, least_score
 from logocap.command import load_batches
 from logocap.images import read_image
-from logocap.predict import image_files
+from logocap.predict import detect_split, image_files
 import logocap.images
 
 CASES = sorted(f.parent for f in (SHARED / 'cases').glob('*/run.sh'))
@@ -190,3 +192,14 @@ def test_versions(inside):
     for name in ('logocap-predict', 'logocap-train', 'logocap-tables', 'logocap-export'):
         done = inside(name, '--version')
         assert done.returncode == 0 and done.stdout.startswith('logocap ')
+
+
+def test_from_which_score_people_count():
+    "What the embedded weights say is what their detections on the drawn people give."
+    folder = CocoFolder(ROOT / 'data/people', 'val')
+    ids, scores = folder.image_ids(), []
+    for name in ('people-11', 'people-12', 'people-13'):
+        model = LogoCap.from_pretrained(name).optimize()
+        found = detect_split(model, folder, ids, None, False, ('full',), 4)['full']
+        scores.append(least_score(folder.coco, found, ids))
+    assert abs(np.mean(scores) - model.least_score) < 0.01 and model.knows == 'drawn people'

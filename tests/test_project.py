@@ -15,7 +15,10 @@ from widgets import widget_views
 NOTEBOOKS = sorted((ROOT / 'nbs').rglob('*.ipynb'))
 NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
 ROOMS = [p for p in NOTEBOOKS if p.name[0].isdigit()]
-WITHOUT_FIGURES = {'11_files.ipynb', '12_annotations.ipynb', '15_command.ipynb'}  # nothing to draw
+WITHOUT_FIGURES = {  # nothing to draw
+    *('11_files.ipynb', '12_annotations.ipynb', '15_command.ipynb'),
+    *('20_downloads.ipynb', '21_video.ipynb'),
+}
 
 
 def test_export_leaves_no_difference(tmp_path):
