@@ -266,8 +266,8 @@ def find_weights(
 def with_names(
     func, # behind a command that takes weights
 ): # the same
-    "Lists the names of weights in a command's help."
-    func.__doc__ += f'\n\nNames of weights: {weights_by_name()}.'
+    "Lists the names of weights at the end of a command's help."
+    func.epilog = lambda: f'Names of weights: {weights_by_name()}.'
     return func
 
 # %% ../nbs/14_checkpoints.ipynb #fc51ad47

@@ -107,6 +107,7 @@ def make_parser(
     "fastcore's parser, with lists, switches in both directions, and numbers that are finite."
     from fastcore.script import anno_parser
     parser = anno_parser(func)
+    if hasattr(func, 'epilog'): parser.epilog = func.epilog() # what only the help needs to know
     for action in list(parser._actions):
         if action.type is list:
             action.type = str

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 av = pytest.importorskip('av', reason="no PyAV: pip install 'logocap[video]'")
 from logocap.video import clip_facts, clip_writer, read_frames
+import logocap.predict
 import logocap.video
 
 
@@ -23,6 +24,7 @@ def clip(tmp_path):
 
 
 def test_command(clip, tmp_path, inside, monkeypatch):
+    monkeypatch.setattr(logocap.predict, '_told', set())
     out = tmp_path / 'poses.json'
     options = ('--no-flip-test', '--device', 'cpu', '--out', out)
     done = inside('logocap-predict', clip, '--draw', tmp_path / 'drawn.mp4', *options)
