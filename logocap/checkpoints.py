@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST', 'RELEASED_NAMES', 'FACTS', 'NETWORKS', 'read_tensors', 'load_strictly', 'load_imagenet', 'to_whole_numbers',
            'from_whole_numbers', 'write_safetensors', 'read_safetensors', 'embedded_weights', 'weights_by_name',
-           'find_weights', 'with_names', 'load_embedded', 'our_name', 'rows', 'read_widths', 'widths_of', 'check_facts',
+           'find_weights', 'with_names', 'load_embedded', 'our_name', 'rows', 'read_widths', 'widths_of', 'read_facts',
            'check_storage', 'read_checkpoint', 'fill', 'from_pretrained', 'facts_of', 'network_class', 'load_network']
 
 # %% ../nbs/14_checkpoints.ipynb #a5831131
@@ -356,34 +356,36 @@ PoseNetwork.read_widths = classmethod(widths_of)
 LogoCap.read_widths = staticmethod(read_widths)
 
 # %% ../nbs/14_checkpoints.ipynb #50b651fc
-FACTS = dict( # name → what a file says that says nothing, what is allowed, and in words
-    short_side=(512, lambda n: n > 0 and n % 32 == 0, 'a multiple of 32 below 10,000'),
-    candidates=(30, lambda n: 0 < n <= 1000, 'a number of people up to 1,000'),
-    window=(11, lambda n: n % 2 == 1 and n <= 97, 'an odd number of cells up to 97'))
+_SPELLED = {int: '[0-9]{1,4}', float: r'[01](\.[0-9]{1,8})?', str: '.{0,40}'}
+FACTS = dict( # name → type, what is allowed, and in words
+    short_side=(int, lambda n: n > 0 and n % 32 == 0, 'a multiple of 32 below 10,000'),
+    candidates=(int, lambda n: 0 < n <= 1000, 'a number of people up to 1,000'),
+    window=(int, lambda n: n % 2 == 1 and n <= 97, 'an odd number of cells up to 97'),
+    knows=(str, str.isprintable, 'a few words'),
+    least_score=(float, lambda s: s <= 1, 'a number from 0 to 1'))
 
+# what the others are where a file says nothing stands in `PoseNetwork`
 PoseNetwork.knows = '' # what kind of images weights are good for; '': nothing is said
 PoseNetwork.least_score = .01 # of people who are drawn and counted
 
 _EMBEDDED = dict(knows='drawn people', least_score='0.07')
 
-def check_facts(
+def read_facts(
     about:dict, # what a file says of itself, as text
     file, # where it comes from, for the message
-):
+) -> dict: # name → value, of those that it names
     "Raises ValueError naming the file where it says something impossible."
-    for name, (usual, fits, what) in FACTS.items():
-        text = about.get(name, str(usual))
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else -1
-        if number < 0 or not fits(number):
+    facts = {}
+    for name, (kind, fits, what) in FACTS.items():
+        if name not in about: continue
+        text = about[name]
+        if re.fullmatch(_SPELLED[kind], text): facts[name] = kind(text)
+        if name not in facts or not fits(facts[name]):
             title = name.replace('_', ' ')
             raise ValueError(f'{file}: gives {text[:40]!r} as its {title}, not {what}')
-    score = about.get('least_score', '0')
-    if not re.fullmatch(r'0(\.\d{1,8})?|1', score):
-        raise ValueError(f'{file}: gives {score[:40]!r} as its least score, not 0 to 1')
-    if len(about.get('knows', '')) > 40 or not about.get('knows', '').isprintable():
-        raise ValueError(f'{file}: says at length what it knows')
     method = about.get('method', 'logocap').replace('-', '_')
     if not method[:40].isidentifier(): raise ValueError(f'{file}: names no method')
+    return facts
 
 def check_storage(
     tensors:dict, # name → tensor
@@ -426,7 +428,7 @@ def read_checkpoint(
         about = content.get('about')
         about = {str(n): str(v) for n, v in about.items()} if isinstance(about, dict) else {}
     if file in embedded_weights().values(): about = {**_EMBEDDED, **about}
-    check_facts(about, file)
+    read_facts(about, file) # what is impossible is said before anything is built
     return tensors, about
 
 # %% ../nbs/14_checkpoints.ipynb #3f5d8a60
@@ -445,12 +447,8 @@ def fill(
     widths = network.read_widths(tensors, file)
     with torch.device('meta'): model = network(**widths)
     load_strictly(model, tensors, file)
-    usual = 640 if widths['width'] == 48 else 512 # as released
-    model.short_side = int(about.get('short_side', usual))
-    model.candidates = int(about.get('candidates', 30))
-    model.window = int(about.get('window', 11))
-    model.knows = about.get('knows', '')
-    model.least_score = float(about.get('least_score', .01))
+    if widths['width'] == 48: model.short_side = 640 # as released
+    for name, value in read_facts(about, file).items(): setattr(model, name, value)
     model = model.to(device or 'cpu', memory_format=torch.channels_last) # faster for convolutions
     return model.eval()
 
@@ -474,9 +472,10 @@ def facts_of(
     model:PoseNetwork, # the network
 ) -> dict: # name → text; the method only if it is not LOGO-CAP
     "What a checkpoint says of itself because its tensors do not tell."
-    facts = {name: str(getattr(model, name)) for name in ('short_side', 'candidates', 'window')}
-    facts['least_score'] = f'{model.least_score:.6g}'
-    if model.knows: facts['knows'] = model.knows
+    facts = {}
+    for name, (kind, _, _) in FACTS.items():
+        value = getattr(model, name)
+        if value != '': facts[name] = f'{value:.6f}' if kind is float else str(value)
     return facts if model.method == 'logocap' else dict(facts, method=str(model.method))
 
 @patch

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['CATALOG', 'TRIES', 'PAUSE', 'Archive', 'Published', 'cache_folder', 'size_text', 'published_weights', 'receive',
-           'file_digest', 'fetch', 'unpack', 'provide', 'fetch_weights', 'download_command']
+           'fetch', 'unpack', 'provide', 'fetch_weights', 'download_command']
 
 # %% ../nbs/20_downloads.ipynb #aacb62aa
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
@@ -22,7 +21,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from fastcore.script import Param
 from .command import command
-from .files import check_output, write_text
+from .coco import OCHUMAN_FILE
+from .files import check_output, file_digest, write_text
 
 # %% ../nbs/20_downloads.ipynb #4fc77f35
 @dataclass(frozen=True)
@@ -123,14 +123,16 @@ def _goes_on(answer, done):
     return answer.status_code == 206 and answer.headers.get('Content-Range', '').startswith(
         f'bytes {done}-')
 
+def _length(part): return part.stat().st_size if part.is_file() else 0
+
 def receive(
     url:str, # of a file
     part:Path, # what has come of it; is added to
-    bar=None, # a progress bar that counts bytes
+    bar, # a progress bar that counts bytes
 ) -> bool: # whether the file is complete
     "One request for what is missing of a file; raises ValueError or OSError, or as requests does."
     import requests
-    done = part.stat().st_size if part.is_file() else 0
+    done = _length(part)
     headers = {'Accept-Encoding': 'identity'} # the file as it is
     if done: headers['Range'] = f'bytes={done}-'
     with requests.get(url, headers=headers, stream=True, timeout=60) as answer:
@@ -144,12 +146,13 @@ def receive(
         length = answer.headers.get('Content-Length')
         whole = done + int(length) if length else None
         if whole: check_output(part, whole - done) # is there room?
-        if bar is not None: bar.reset(whole), bar.update(done)
+        bar.reset(whole)
+        bar.update(done)
         with open(part, 'ab' if done else 'wb') as file:
             for chunk in answer.iter_content(2**15):
                 file.write(chunk)
-                if bar is not None: bar.update(len(chunk))
-    return whole is None or part.stat().st_size == whole
+                bar.update(len(chunk))
+    return whole is None or _length(part) == whole
 
 # %% ../nbs/20_downloads.ipynb #61b8d563
 TRIES = 3 # requests in a row that bring nothing
@@ -160,28 +163,18 @@ def _receive_all(url, part, bar):
     import requests
     failed = 0
     while True:
-        before = part.stat().st_size if part.is_file() else 0
+        before = _length(part)
         reason = 'it broke off'
         try:
             if receive(url, part, bar): return
         except requests.RequestException as e:
-            reason = str(getattr(e, 'args', [''])[0] or type(e).__name__).splitlines()[0][:120]
-        there = part.stat().st_size if part.is_file() else 0
+            reason = (str(e) or type(e).__name__).splitlines()[0][:120]
+        there = _length(part)
         failed = 0 if there > before else failed + 1
         if failed == TRIES:
             goes_on = f'; {there / 1e6:.1f} MB are there, and the same command goes on'
             raise ConnectionError(f'{url}: no connection ({reason}){goes_on if there else ""}')
         if failed: time.sleep(PAUSE * 2 ** (failed - 1))
-
-def file_digest(
-    file, # path
-    kind:str='sha256', # or md5
-) -> str: # hexadecimal digits
-    "The hash of a file of any size."
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with open(file, 'rb') as content:
-        while chunk := content.read(2**22): digest.update(chunk)
-    return digest.hexdigest()
 
 def fetch(
     url:str, # of a file
@@ -308,7 +301,7 @@ Put what they send into one folder, so that logocap-data finds there
 
 def _check_ochuman(folder):
     "Says what is missing of OCHuman in a folder; whether it is all there."
-    wanted = [f'ochuman_coco_format_{split}_range_0.00_1.00.json' for split in ('val', 'test')]
+    wanted = [OCHUMAN_FILE.format(split) for split in ('val', 'test')]
     missing = [name for name in (*wanted, 'images') if not (folder/name).exists()]
     if not missing: print(f'ochuman: all there in {folder}; logocap-data {folder} looks closer')
     else: print(f'{_OCHUMAN}\nmissing in {folder}: {", ".join(missing)}')

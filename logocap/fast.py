@@ -22,7 +22,7 @@ from .kem import local_kem, local_mesh
 from .cmp import AttentiveNorm, attraction_maps
 from .adaptation import adapt, reweighing_window
 from .model import ABLATIONS, LogoCap, PoseNetwork, people_of
-from .checkpoints import patch
+from .checkpoints import FACTS, patch
 
 # %% ../nbs/16_fast.ipynb #fast0005
 class FusedConv(nn.Module):
@@ -472,7 +472,7 @@ class FastLogoCap(LogoCap):
         compile:bool=False, # by PyTorch's compiler
     ):
         nn.Module.__init__(self)
-        for name in ('widths', 'short_side', 'candidates', 'window', 'knows', 'least_score'):
+        for name in ('widths', *FACTS):
             setattr(self, name, getattr(model, name))
         self.convolutions = FastNetwork(model, dtype)
         self.cmp = FastMessagePassing(model.cmp, dtype, model.window)

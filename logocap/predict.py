@@ -505,10 +505,11 @@ def write_results(
     text, # open file
     threshold:float, # least score of people that count
     say, # function that is called with each fault
-) -> tuple: # number of people that count, of results; a dictionary for each fault
+) -> tuple: # how many images, people that count, results; a dictionary for each fault
     "Write poses as COCO results, as they come."
-    faults, people, results = [], 0, 0
+    faults, images, people, results = [], 0, 0, 0
     for image_id, name, poses in found:
+        images += 1
         if isinstance(poses, Exception):
             fault = (str(poses) or 'out of memory').splitlines()[0]
             faults.append(dict(image_id=image_id, file_name=name, fault=fault))
@@ -520,7 +521,7 @@ def write_results(
             people += r['score'] >= threshold
             results += 1
     text.write('\n]\n' if results else '[]\n')
-    return people, results, faults
+    return images, people, results, faults
 
 # %% ../nbs/17_predict.ipynb #29316e07
 @command
@@ -574,18 +575,15 @@ def predict_command(
     bar = tqdm(
         found, total=total or None, unit='frame' if is_video else 'image',
         disable=True if quiet else None)
-    done = 0
 
     def named():
-        nonlocal done
         for (image, poses), image_id, name in zip(bar, ids, names):
             if total == 1 and isinstance(poses, Exception): raise poses
             tell_what_it_knows(model, image, say)
-            done += 1
             yield image_id, name, poses
 
     with _results_file(out) as text:
-        people, results, faults = write_results(named(), text, threshold, say)
+        done, people, results, faults = write_results(named(), text, threshold, say)
 
     speed = done / (time.perf_counter() - start)
     said = f'{people} people of score {threshold:g} or more, {results} results '

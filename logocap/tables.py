@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DETECTION_MODULES', 'WINDOW_SIDES', 'PACKAGES', 'ABLATION_ROWS', 'TRAINED_ROWS', 'bound_results', 'own_data', 'paper',
-           'paper_rows', 'quoted_differences', 'over_seeds', 'points', 'gap_closed', 'resample', 'Scales', 'file_hash',
-           'code_hash', 'save_detections', 'load_detections', 'Detector', 'network_facts', 'detection_files',
-           'detections_of', 'bound_rows', 'show_bound', 'table_frame', 'markdown_table', 'csv_table', 'tex_table',
-           'write_table', 'provenance', 'options_of', 'measure_table1', 'table1_lines', 'table1_note', 'write_table1',
-           'make_table1', 'measure_ablations', 'ablation_lines']
+           'paper_rows', 'quoted_differences', 'over_seeds', 'points', 'gap_closed', 'resample', 'Scales', 'code_hash',
+           'save_detections', 'load_detections', 'Detector', 'network_facts', 'detection_files', 'detections_of',
+           'bound_rows', 'show_bound', 'table_frame', 'markdown_table', 'csv_table', 'tex_table', 'write_table',
+           'provenance', 'options_of', 'measure_table1', 'table1_lines', 'table1_note', 'write_table1', 'make_table1',
+           'measure_ablations', 'ablation_lines']
 
 # %% ../nbs/19_tables.ipynb #8b3b0801
 import functools
@@ -25,11 +25,10 @@ import numpy as np
 import torch
 from torch import nn
 from .keypoints import people_tensors
-from .files import check_output, whole_file, write_json, write_text
+from .files import check_output, file_digest, whole_file, write_json, write_text
 from .coco import METRICS, CocoFolder, average_precision, coco_results, open_split
 from .center_offset import sample_maps
 from .upper_bound import reach
-
 from .checkpoints import find_weights, load_network
 from .model import LogoCap
 from .command import check_device
@@ -197,12 +196,6 @@ DETECTION_MODULES = ( # that decide what is detected
     'keypoints', 'hrnet', 'center_offset', 'kem', 'upper_bound', 'cmp', 'adaptation', 'model',
     'images', 'coco', 'checkpoints', 'fast', 'predict', 'tables')
 
-def file_hash(
-    file, # path
-) -> str: # 64 hexadecimal digits
-    "SHA-256 of a file."
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
 @functools.cache
 def code_hash() -> str: # 64 hexadecimal digits
     "SHA-256 of the modules that decide what is detected."
@@ -318,7 +311,7 @@ def detection_files(
     short_side = network_facts(detector, weights)[0]
     checkpoint = find_weights(weights)
     images = [(i, folder.image_path(i).stat().st_size) for i in image_ids]
-    facts = [file_hash(checkpoint), code_hash(), file_hash(folder.annotation_file), images,
+    facts = [file_digest(checkpoint), code_hash(), file_digest(folder.annotation_file), images,
              short_side, detector.flip_test, detector.scales, detector.device.type]
     stem = checkpoint.name.split('.')[0]
     files = {}
@@ -490,9 +483,9 @@ def provenance(
     return dict(
         versions={package: version(package) for package in PACKAGES},
         code_sha256=code_hash(),
-        weights=[dict(file=str(w), sha256=file_hash(find_weights(w))) for w in weights],
+        weights=[dict(file=str(w), sha256=file_digest(find_weights(w))) for w in weights],
         data=dict(folder=str(folder.root), split=folder.split, images=images,
-                  annotations_sha256=file_hash(folder.annotation_file)),
+                  annotations_sha256=file_digest(folder.annotation_file)),
         options=options,
         machine=dict(python=platform.python_version(), system=platform.platform(), device=device,
                      threads=torch.get_num_threads()),

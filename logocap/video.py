@@ -74,7 +74,7 @@ def clip_writer(
 
         def write(pixels):
             height, width = (n - n % 2 for n in pixels.shape[:2])
-            if not stream.width or not stream.codec_context.is_open:
+            if not stream.codec_context.is_open: # the first one
                 stream.width, stream.height = width, height
             even = np.ascontiguousarray(pixels[:height, :width])
             for packet in stream.encode(av.VideoFrame.from_ndarray(even, format='rgb24')):

@@ -6,25 +6,21 @@ A start, and so a kill, takes a fraction of the time.
 import multiprocessing
 import os
 import sys
+from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context('forkserver')
 IMPORTED = ['torch._dynamo', 'matplotlib.figure', 'pycocotools.cocoeval']
 CONTEXT.set_forkserver_preload([*IMPORTED, 'logocap.training', 'logocap.lab.report'])
-COMMANDS = {
-    'logocap-train': ('logocap.training', 'train_command'),
-    'logocap-tables': ('logocap.lab.report', 'tables_command'),
-    'logocap-predict': ('logocap.predict', 'predict_command'),
-    'logocap-data': ('logocap.lab.report', 'data_command'),
-    'logocap-export': ('logocap.lab.export', 'export_command'),
-    'logocap-download': ('logocap.downloads', 'download_command'),
-}
+SETTINGS = ConfigParser(delimiters=['='])
+SETTINGS.read(Path(__file__).resolve().parent.parent / 'settings.ini', encoding='utf-8')
+COMMANDS = dict(line.split('=') for line in SETTINGS['DEFAULT']['console_scripts'].split())
 
 
 def command(name):
     "The function behind a command."
-    module, function = COMMANDS[name]
+    module, function = COMMANDS[name].split(':')
     return getattr(import_module(module), function)
 
 

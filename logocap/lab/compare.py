@@ -22,12 +22,12 @@ import numpy as np
 from msgspec import Meta
 from ..keypoints import KEYPOINTS, SIGMAS
 from ..images import input_size, is_turned, network_input, read_image
-from ..files import whole_file, write_json
+from ..files import file_digest, whole_file, write_json
 from ..annotations import Coordinate, Id, person_category, read_json
-from ..coco import METRICS, CocoFolder, average_precision, coco_index
+from ..coco import METRICS, OCHUMAN_FILE, CocoFolder, average_precision, coco_index
 from ..checkpoints import load_network
 from ..predict import detect
-from ..tables import (Detector, detection_files, detections_of, file_hash, network_facts,
+from ..tables import (Detector, detection_files, detections_of, network_facts,
                             options_of, over_seeds, paper, paper_rows, points, provenance)
 
 # %% ../../nbs/lab/00_compare.ipynb #524e50b1
@@ -179,7 +179,7 @@ def measure_table2(
                         time.time() - start)
     record['results'] = {}
     for name, file in results.items():
-        record['results'][name] = dict(file=str(file), sha256=file_hash(file))
+        record['results'][name] = dict(file=str(file), sha256=file_digest(file))
 
     remark = ('; this is not COCO val2017, so its numbers compare with each other '
               "and not with the paper's.")
@@ -615,10 +615,10 @@ IMAGES = {
     'person_keypoints_val2017.json': 5000,
     'person_keypoints_train2017.json': 118287,
     'image_info_test-dev2017.json': 20288,
-    **{f'ochuman_coco_format_{split}_range_0.00_1.00.json': images
+    **{OCHUMAN_FILE.format(split): images
        for split, images in OCHUMAN_IMAGES.items()}}  # of the data sets as published
 LAYOUTS = (('annotations/person_keypoints_', '.json'), ('annotations/image_info_', '.json'),
-           ('ochuman_coco_format_', '_range_0.00_1.00.json'))  # what stands around a split's name
+           tuple(OCHUMAN_FILE.split('{}')))  # what stands around a split's name
 
 def folder_splits(
     root, # the folder
@@ -700,6 +700,7 @@ def folder_faults(
 # %% ../../nbs/lab/00_compare.ipynb #d15878c0
 def folder_notes(
     folder:CocoFolder, # the split
+    pictures:bool=True, # open every image
 ) -> list: # a line for each thing
     "What one should know about a sound split: whether it is a part, and whether images are turned."
     notes = []
@@ -709,7 +710,7 @@ def folder_notes(
     if len(images) != whole:
         notes.append(f'a part of the data set: {name} lists {len(images):,} of {whole:,} images')
     names = [image['file_name'] for image in images]
-    turned = [name for name in names if is_turned(folder.image_folder/name)]
+    turned = [name for name in names if pictures and is_turned(folder.image_folder/name)]
     if turned:
         notes.append(f'{len(turned):,} images carry an EXIF orientation, the first: {turned[0]}; '
                      'their pixels are used as they are stored, as in COCO, so keypoints that were '

@@ -712,7 +712,7 @@ def _said_of(name, folder, pictures):
     "Prints what is to be said of a split; whether it is sound."
     faults = folder_faults(folder, pictures)
     for line in faults: print(f'{name}: {line}')
-    for line in folder_notes(folder): print(f'{name}: {line}')
+    for line in folder_notes(folder, pictures): print(f'{name}: {line}')
     if faults: return False
     annotations = folder.coco.anns.values()
     people = sum(a['num_keypoints'] > 0 and not a['iscrowd'] for a in annotations)
