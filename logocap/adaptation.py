@@ -22,14 +22,14 @@ def reweighing_window(
 
 # %% ../nbs/07_adaptation.ipynb #3efbde6a
 def reweigh(
-    kem:torch.Tensor, # B×N×17×a×a global maps
-) -> torch.Tensor: # B×N×17×a×a
+    kem:torch.Tensor, # B×N×K×a×a global maps
+) -> torch.Tensor: # B×N×K×a×a
     "Global maps with the Gaussian prior multiplied in (Eq. 8, second half)."
     return kem * reweighing_window(kem.shape[-1], kem.device)
 
 # %% ../nbs/07_adaptation.ipynb #39c0babb
 def _convolve(kem, kernels):
-    "Maps B×N×17×a×a, each convolved with its own kernel of B×N×17×m×m."
+    "Maps B×N×K×a×a, each convolved with its own kernel of B×N×K×m×m."
     size, m = kem.shape[-1], kernels.shape[-1]
     maps = kem.reshape(1, -1, size, size)
     rotated = kernels.flip(-1, -2).reshape(-1, 1, m, m).to(maps)
@@ -50,9 +50,9 @@ def _convolve_by_fourier(kem, kernels):
 
 # %% ../nbs/07_adaptation.ipynb #4d99f99d
 def attract(
-    kem:torch.Tensor, # B×N×17×a×a reweighed global maps
-    kam:torch.Tensor, # B×N×17×m×m attraction maps, m odd
-) -> torch.Tensor: # B×N×17×a×a adapted maps
+    kem:torch.Tensor, # B×N×K×a×a reweighed global maps
+    kam:torch.Tensor, # B×N×K×m×m attraction maps, m odd
+) -> torch.Tensor: # B×N×K×a×a adapted maps
     "Global maps convolved with attraction maps, each with its own: the adaptation of Eq. 9."
     if kem.shape[:3].numel() == 0: return torch.zeros_like(kem)
     kernels = kam / kam.shape[-1]**2
@@ -62,14 +62,14 @@ def attract(
 
 # %% ../nbs/07_adaptation.ipynb #05e85267
 def read_out(
-    maps:torch.Tensor, # B×N×17×a×a adapted maps
-    poses:torch.Tensor, # B×N×17×2 initial poses, input px: the middle of the maps
+    maps:torch.Tensor, # B×N×K×a×a adapted maps
+    poses:torch.Tensor, # B×N×K×2 initial poses, input px: the middle of the maps
     centers:torch.Tensor, # B×N×3: x, y, score
     weight:float=.75, # λ, of the highest cell; the second takes the rest
-) -> torch.Tensor: # B×N×17×3: x, y in input px, score
+) -> torch.Tensor: # B×N×K×3: x, y in input px, score
     "Final keypoints: the weighted mean of the two highest cells, and its score (Eq. 10)."
     size = maps.shape[-1]
-    values, cells = maps.flatten(3).topk(2) # B×N×17×2, the highest first
+    values, cells = maps.flatten(3).topk(2) # B×N×K×2, the highest first
     places = torch.stack([cells % size, cells // size], -1).to(poses) - size // 2 # …×2×(x, y)
     offset = weight * places[..., 0, :] + (1 - weight) * places[..., 1, :]
     value = weight * values[..., 0] + (1 - weight) * values[..., 1]
@@ -78,21 +78,21 @@ def read_out(
 
 # %% ../nbs/07_adaptation.ipynb #3549ae03
 def pose_scores(
-    poses:torch.Tensor, # B×N×17×3: x, y, score
+    poses:torch.Tensor, # B×N×K×3: x, y, score
 ) -> torch.Tensor: # B×N
-    "A person's score: the mean of its 17 keypoint scores (Eq. 10 as released)."
+    "A person's score: the mean of its K keypoint scores (Eq. 10 as released)."
     return poses[..., 2].mean(-1)
 
 # %% ../nbs/07_adaptation.ipynb #cab2b6dc
 def adapt(
-    kem:torch.Tensor, # B×N×17×97×97 global maps, as read
-    kam:torch.Tensor, # B×N×17×11×11 attraction maps; None: as if each were 1 in its middle cell
-    poses:torch.Tensor, # B×N×17×2 initial poses, input px
+    kem:torch.Tensor, # B×N×K×97×97 global maps, as read
+    kam:torch.Tensor, # B×N×K×11×11 attraction maps; None: as if each were 1 in its middle cell
+    poses:torch.Tensor, # B×N×K×2 initial poses, input px
     centers:torch.Tensor, # B×N×3: x, y, score
     gaussian:bool=True, # reweigh
     weight:float=.75, # λ, of the highest cell in the read-out
     shift:float=0., # px added to x and y of what is read out
-) -> torch.Tensor: # B×N×17×3: x, y in input px, score
+) -> torch.Tensor: # B×N×K×3: x, y in input px, score
     "Local-global contextual adaptation: reweigh, attract, read out (Eqs. 8 to 10)."
     if gaussian: kem = reweigh(kem)
     if kam is not None: kem = attract(kem, kam)
@@ -102,13 +102,13 @@ def adapt(
 
 # %% ../nbs/07_adaptation.ipynb #480c949a
 def attract_locally(
-    kam:torch.Tensor, # B×N×17×11×11 attraction maps
-    mesh:torch.Tensor, # B×N×17×11×11×2 local mesh, input px
+    kam:torch.Tensor, # B×N×K×11×11 attraction maps
+    mesh:torch.Tensor, # B×N×K×11×11×2 local mesh, input px
     centers:torch.Tensor, # B×N×3: x, y, score
-) -> torch.Tensor: # B×N×17×3: x, y in input px, score
+) -> torch.Tensor: # B×N×K×3: x, y in input px, score
     "Level 'partial': each keypoint at the arg max of its attraction map, scored by map and center."
-    value, cell = kam.flatten(3).max(-1) # B×N×17
-    places = mesh.flatten(3, 4) # B×N×17×121×2
+    value, cell = kam.flatten(3).max(-1) # B×N×K
+    places = mesh.flatten(3, 4) # B×N×K×121×2
     xy = places.gather(3, cell[..., None, None].expand(-1, -1, -1, 1, 2))[..., 0, :]
     score = value * centers[..., 2:]
     return torch.cat([xy, score[..., None]], -1)

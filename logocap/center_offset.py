@@ -11,11 +11,11 @@ __all__ = ['person_centers', 'pointwise_head', 'upsample', 'gaussian_maps', 'exa
 import torch
 from torch import nn
 import torch.nn.functional as F
-from .keypoints import FLIP
+from .keypoints import PERSON, Skeleton
 
 # %% ../nbs/03_center_offset.ipynb #cf8c6704
 def person_centers(
-    people:torch.Tensor, # …×17×3: x, y, v
+    people:torch.Tensor, # …×K×3: x, y, v
 ) -> torch.Tensor: # …×2, in the same px; (0, 0) for people without labeled keypoints
     "The mean of each person's labeled keypoints, Eq. 1."
     labeled = (people[..., 2:] > 0).to(people)
@@ -25,7 +25,7 @@ def person_centers(
 def pointwise_head(
     c_in:int, # C, channels of the features
     c_mid:int, # C1 or C2
-    c_out:int, # 18 heatmaps or 34 offsets
+    c_out:int, # K + 1 heatmaps or 2K offsets
 ) -> nn.Sequential: # B×c_in×h×w → B×c_out×h×w
     "A perceptron at every cell: Conv 1×1 + BN + ReLU, then Conv 1×1 (Eqs. 3 and 4)."
     return nn.Sequential(
@@ -37,9 +37,9 @@ def pointwise_head(
 
 # %% ../nbs/03_center_offset.ipynb #34c73669
 def upsample(
-    heatmaps:torch.Tensor, # B×18×h×w at stride 4
+    heatmaps:torch.Tensor, # B×(K+1)×h×w at stride 4
     size:tuple, # H, W of the network input, px
-) -> torch.Tensor: # B×18×H×W float32
+) -> torch.Tensor: # B×(K+1)×H×W float32
     "Heatmaps at the size of the network input, bilinear (Eq. 3); float32, to read positions off."
     maps = heatmaps.float().contiguous()
     return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)
@@ -60,8 +60,8 @@ def gaussian_maps(
 
 # %% ../nbs/03_center_offset.ipynb #ff06896b
 def _example_heatmaps(people, centers, size):
-    "Heatmaps 18×h×w of M people, of whom the centers M×2 are given in cells; size is h, w."
-    if len(people) == 0: return people.new_zeros(18, *size)
+    "Heatmaps (K+1)×h×w of M people, of whom the centers M×2 are given in cells; size is h, w."
+    if len(people) == 0: return people.new_zeros(people.shape[1] + 1, *size)
     labeled = people[..., 2] > 0
     bumps = gaussian_maps(people[..., :2] / 4, size, 2.) * labeled[..., None, None]
     center_bumps = gaussian_maps(centers, size, 4.)[:, None]
@@ -69,23 +69,23 @@ def _example_heatmaps(people, centers, size):
 
 # %% ../nbs/03_center_offset.ipynb #96ade960
 def _example_offsets(people, centers, size):
-    "Offsets 34×h×w of M people, of whom the centers M×2 are given in cells; size is h, w."
+    "Offsets 2K×h×w of M people, of whom the centers M×2 are given in cells; size is h, w."
     h, w = size
     columns, rows = torch.meshgrid(torch.arange(w), torch.arange(h), indexing='xy')
     grid = torch.stack([columns, rows]).to(people) # 2×h×w: x, y of each cell
     labeled = people[..., 2:] > 0
-    targets = torch.where(labeled, people[..., :2] / 4, centers[:, None]) # M×17×2
+    targets = torch.where(labeled, people[..., :2] / 4, centers[:, None]) # M×K×2
 
-    offsets = people.new_zeros(17, 2, h, w)
+    offsets = people.new_zeros(people.shape[1], 2, h, w)
     for pose, center in zip(targets, centers):
         near = ((grid - center.trunc()[:, None, None]).abs() <= 4).all(0)
         offsets = torch.where(near, grid - pose[..., None, None], offsets)
     return offsets.flatten(0, 1)
 
 def example_fields(
-    people:torch.Tensor, # M×17×3: x, y, v in px of the network input
+    people:torch.Tensor, # M×K×3: x, y, v in px of the network input
     size:tuple, # H, W of the network input, px
-) -> tuple: # heatmaps 18×h×w and offsets 34×h×w at stride 4
+) -> tuple: # heatmaps (K+1)×h×w and offsets 2K×h×w at stride 4
     "Hand-made heatmaps and offsets of M people, as a well-trained network would give them."
     cells = size[0] // 4, size[1] // 4
     centers = person_centers(people) / 4
@@ -126,16 +126,17 @@ def find_centers(
 # %% ../nbs/03_center_offset.ipynb #3279f7ab
 def initial_poses(
     centers:torch.Tensor, # B×N×3: x, y in input px, score
-    offsets:torch.Tensor, # B×34×h×w at stride 4: center − keypoint, in cells
-) -> torch.Tensor: # B×N×17×2, in input px
+    offsets:torch.Tensor, # B×2K×h×w at stride 4: center − keypoint, in cells
+) -> torch.Tensor: # B×N×K×2, in input px
     "Poses by following the arrows at each center (§3.2.1 ii, Eq. 5)."
     h, w = offsets.shape[-2:]
     cells = centers[..., :2] / 4
     x, y = cells.long().unbind(-1)
     index = y.clamp(0, h - 1) * w + x.clamp(0, w - 1) # B×N
 
-    arrows = offsets.float().flatten(2).gather(2, index[:, None].expand(-1, 34, -1)) # B×34×N
-    arrows = arrows.transpose(1, 2).unflatten(-1, (17, 2))
+    index = index[:, None].expand(-1, offsets.shape[1], -1)
+    arrows = offsets.float().flatten(2).gather(2, index) # B×2K×N
+    arrows = arrows.transpose(1, 2).unflatten(-1, (-1, 2))
     return (cells[..., None, :] - arrows) * 4
 
 # %% ../nbs/03_center_offset.ipynb #52ff7699
@@ -153,40 +154,41 @@ def sample_maps(
 
 # %% ../nbs/03_center_offset.ipynb #1b0b31dc
 def sample_own_maps(
-    maps:torch.Tensor, # B×17×H×W
-    points:torch.Tensor, # B×N×17×…×2: x, y in cells of the maps
-) -> torch.Tensor: # B×N×17×… float32
+    maps:torch.Tensor, # B×K×H×W
+    points:torch.Tensor, # B×N×K×…×2: x, y in cells of the maps
+) -> torch.Tensor: # B×N×K×… float32
     "Each keypoint's points in that keypoint's own map."
-    one_map_each = maps.flatten(0, 1)[:, None] # (B·17)×1×H×W
-    own_points = points.transpose(1, 2).flatten(0, 1) # (B·17)×N×…×2
+    one_map_each = maps.flatten(0, 1)[:, None] # (B·K)×1×H×W
+    own_points = points.transpose(1, 2).flatten(0, 1) # (B·K)×N×…×2
     values = sample_maps(one_map_each, own_points)
     return values[:, 0].unflatten(0, maps.shape[:2]).transpose(1, 2)
 
 # %% ../nbs/03_center_offset.ipynb #7293d3d9
 def score_poses(
-    heatmaps:torch.Tensor, # B×18×H×W upsampled heatmaps
-    poses:torch.Tensor, # B×N×17×2, input px
+    heatmaps:torch.Tensor, # B×(K+1)×H×W upsampled heatmaps
+    poses:torch.Tensor, # B×N×K×2, input px
     centers:torch.Tensor, # B×N×3: x, y, score
-) -> torch.Tensor: # B×N×17×3: the poses with their keypoints' scores
+) -> torch.Tensor: # B×N×K×3: the poses with their keypoints' scores
     "Poses scored by the heatmap at each keypoint times the center's score (Table 1's baseline)."
-    values = sample_own_maps(heatmaps[:, :17], poses) * centers[..., None, 2]
+    values = sample_own_maps(heatmaps[:, :-1], poses) * centers[..., None, 2]
     return torch.cat([poses, values[..., None]], -1)
 
 # %% ../nbs/03_center_offset.ipynb #df621a38
 def suppress_duplicates(
-    poses:torch.Tensor, # B×N×17×2 or more numbers, best center first
+    poses:torch.Tensor, # B×N×K×2 or more numbers, best center first
     scores:torch.Tensor, # B×N
     valid:torch.Tensor, # B×N, poses that take part
     tolerance:float=.05, # of a pose's diagonal
-    shared:int=8, # more common keypoints than these make a duplicate
+    shared:int=None, # more common keypoints than these make a duplicate; None: 8 of PERSON's
 ) -> torch.Tensor: # B×N, the valid poses that stay
     "Pose suppression: of poses that coincide the best-scoring one stays (as released)."
     n = poses.shape[1]
     if n == 0: return valid
 
+    if shared is None: shared = 8 * poses.shape[2] // len(PERSON) # the same share
     xy = poses[..., :2]
     diagonal = (xy.amax(2) - xy.amin(2)).norm(dim=-1)
-    distance = (xy[:, :, None] - xy[:, None]).norm(dim=-1) # B×N×N×17
+    distance = (xy[:, :, None] - xy[:, None]).norm(dim=-1) # B×N×N×K
     near = distance <= tolerance * diagonal[..., None, None]
     # B×N×N: row i holds what repeats i, and i itself
     group = (near.sum(-1) > shared) & valid[:, :, None] & valid[:, None]
@@ -203,18 +205,20 @@ def suppress_duplicates(
 
 # %% ../nbs/03_center_offset.ipynb #e5ae48f5
 def unflip_heatmaps(
-    heatmaps:torch.Tensor, # B×18×h×w of mirrored images
-) -> torch.Tensor: # B×18×h×w
+    heatmaps:torch.Tensor, # B×(K+1)×h×w of mirrored images
+    skeleton:Skeleton=PERSON, # whose left and right
+) -> torch.Tensor: # B×(K+1)×h×w
     "Heatmaps of mirrored images as those of the images: mirrored back, left and right swapped."
-    return heatmaps[:, [*FLIP, 17]].flip(-1)
+    return heatmaps[:, [*skeleton.flip, len(skeleton)]].flip(-1)
 
 # %% ../nbs/03_center_offset.ipynb #793db226
 def unflip_offsets(
-    offsets:torch.Tensor, # B×34×h×w of mirrored images
-) -> torch.Tensor: # B×34×h×w
+    offsets:torch.Tensor, # B×2K×h×w of mirrored images
+    skeleton:Skeleton=PERSON, # whose left and right
+) -> torch.Tensor: # B×2K×h×w
     "Offsets of mirrored images as those of the images: like heatmaps, and x changes its sign."
     sign = torch.tensor([-1., 1.], device=offsets.device, dtype=offsets.dtype)[:, None, None]
-    swapped = offsets.unflatten(1, (17, 2))[:, list(FLIP)]
+    swapped = offsets.unflatten(1, (-1, 2))[:, list(skeleton.flip)]
     return (swapped * sign).flatten(1, 2).flip(-1)
 
 # %% ../nbs/03_center_offset.ipynb #6049d276
@@ -223,7 +227,8 @@ def unflip_mean(
     b:int, # B
     flip_test:bool, # whether there are mirrored images
     unflip, # `unflip_heatmaps` or `unflip_offsets`
+    skeleton:Skeleton=PERSON, # whose left and right
 ) -> torch.Tensor: # B×C×h×w
     "Maps averaged with those of the mirrored images, where there are any."
     if not flip_test: return maps
-    return (maps[:b] + unflip(maps[b:])) / 2
+    return (maps[:b] + unflip(maps[b:], skeleton)) / 2

@@ -9,17 +9,18 @@ __all__ = ['AttentiveNorm', 'MessagePassing', 'attraction_maps']
 import torch
 from torch import nn
 import torch.nn.functional as F
+from .keypoints import PERSON
 
 # %% ../nbs/06_cmp.ipynb #83ead182
 class AttentiveNorm(nn.BatchNorm2d):
-    "Batch norm with K affine pairs, mixed for each instance by its own statistics (reference 17)."
+    "Batch norm with J affine pairs, mixed for each instance by its own statistics (reference 17)."
     def __init__(self,
         channels:int, # C
-        k:int=20, # K, affine pairs in the mixture
+        k:int=20, # J, affine pairs in the mixture
     ):
         super().__init__(channels, affine=False)
-        self.scales = nn.Parameter(torch.empty(k, channels)) # γ, K×C
-        self.shifts = nn.Parameter(torch.empty(k, channels)) # β, K×C
+        self.scales = nn.Parameter(torch.empty(k, channels)) # γ, J×C
+        self.shifts = nn.Parameter(torch.empty(k, channels)) # β, J×C
         if not self.scales.is_meta:
             nn.init.normal_(self.scales, 1, .1)
             nn.init.normal_(self.shifts, 0, .1)
@@ -27,7 +28,7 @@ class AttentiveNorm(nn.BatchNorm2d):
 
     def mixture(self,
         x:torch.Tensor, # P×C×h×w, P people
-    ) -> torch.Tensor: # P×K, between 0 and 1
+    ) -> torch.Tensor: # P×J, between 0 and 1
         "How much of each affine pair an instance takes: y, by its mean over its deviation."
         var, mean = torch.var_mean(x, (2, 3), keepdim=True)
         ratio = mean * torch.rsqrt(var + 1e-3)
@@ -43,32 +44,34 @@ class AttentiveNorm(nn.BatchNorm2d):
 
 # %% ../nbs/06_cmp.ipynb #069c103d
 class MessagePassing(nn.Sequential):
-    "The CMP of Eq. 7: local maps P×(17·C3)×11×11 of P people → raw attraction maps P×17×11×11."
+    "The CMP of Eq. 7: local maps P×(K·C3)×11×11 of P people → raw attraction maps P×K×11×11."
     def __init__(self,
         c3:int=64, # channels of the embedding
         widths:tuple=(512, 256, 128), # C4, C5, C6
         k:int=20, # affine pairs of the attentive norm; 0: a plain batch norm in its place
+        keypoints:int=len(PERSON), # K
     ):
         c4, c5, c6 = widths
-        first = nn.Conv2d(17 * c3, c4, 3, padding=1, bias=False)
+        first = nn.Conv2d(keypoints * c3, c4, 3, padding=1, bias=False)
         second = nn.Conv2d(c4, c5, 3, padding=1, bias=False)
         second_norm = AttentiveNorm(c5, k) if k else nn.BatchNorm2d(c5)
         third = nn.Conv2d(c5, c6, 3, padding=1, bias=False)
-        last = nn.Conv2d(c6, 17, 1)
+        last = nn.Conv2d(c6, keypoints, 1)
         super().__init__(
             first, nn.BatchNorm2d(c4), nn.ReLU(),
             second, second_norm, nn.ReLU(),
             third, nn.BatchNorm2d(c6), nn.ReLU(),
             last,
         )
+        self.keypoints = keypoints
 
 # %% ../nbs/06_cmp.ipynb #97afc9d8
 def attraction_maps(
     cmp:MessagePassing, # the message passing
-    kem:torch.Tensor, # B×N×(17·C3)×11×11 local keypoint expansion maps
-) -> torch.Tensor: # KAMs, B×N×17×11×11 float32 in [0, 1]
+    kem:torch.Tensor, # B×N×(K·C3)×11×11 local keypoint expansion maps
+) -> torch.Tensor: # KAMs, B×N×K×11×11 float32 in [0, 1]
     "Keypoint attraction maps of all people of all images: Eq. 7, clamped to [0, 1]."
     b, n = kem.shape[:2]
     if b * n == 0: # nobody: the norms have no statistics to take
-        return kem.new_zeros(b, n, 17, *kem.shape[-2:], dtype=torch.float32)
+        return kem.new_zeros(b, n, cmp.keypoints, *kem.shape[-2:], dtype=torch.float32)
     return cmp(kem.flatten(0, 1)).unflatten(0, (b, n)).float().clamp(0, 1)

@@ -318,6 +318,7 @@ class FastMessagePassing(nn.Module):
         if self.winograd: convs = [WindowConv(conv, size) for conv in convs]
         self.convs = nn.ModuleList(convs).to(dtype=dtype)
         self.last = fused(cmp[9], relu=False)
+        self.keypoints = cmp.keypoints
 
     def forward(self, kem):
         x = kem

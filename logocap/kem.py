@@ -9,14 +9,17 @@ __all__ = ['window_steps', 'check_side', 'window_mesh', 'local_mesh', 'global_me
 import torch
 from torch import nn
 from .center_offset import sample_maps, sample_own_maps
-from .keypoints import SIGMAS
+from .keypoints import PERSON, Skeleton
 
 # %% ../nbs/04_kem.ipynb #290a9d36
 def window_steps(
     scaled:bool=True, # steps in proportion to the keypoint's σ; otherwise 1 px for all
-) -> torch.Tensor: # 17 steps, in px of the network input
+    skeleton:Skeleton=PERSON, # whose σ
+) -> torch.Tensor: # K steps, or one for all, in px of the network input
     "Distance of neighboring window cells for each keypoint: σ_k / min σ px, or 1 px."
-    return SIGMAS / SIGMAS.min() if scaled else torch.ones(17)
+    if not scaled: return torch.ones(1)
+    sigmas = torch.tensor(skeleton.sigmas)
+    return sigmas / sigmas.min()
 
 # %% ../nbs/04_kem.ipynb #fd7b5003
 def check_side(
@@ -29,10 +32,11 @@ def check_side(
 
 # %% ../nbs/04_kem.ipynb #beb4d638
 def window_mesh(
-    poses:torch.Tensor, # …×17×2, px
+    poses:torch.Tensor, # …×K×2, px
     size:int=11, # cells a side, odd
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
-) -> torch.Tensor: # …×17×size×size×2, px
+    skeleton:Skeleton=PERSON, # whose σ
+) -> torch.Tensor: # …×K×size×size×2, px
     """A square of places around each keypoint: the mesh M of Eq. 5.
 
     Raises ValueError for an even side.
@@ -40,22 +44,23 @@ def window_mesh(
     check_side(size)
     cells = torch.arange(size, device=poses.device) - size // 2
     grid = torch.stack(torch.meshgrid(cells, cells, indexing='xy'), -1).to(poses)
-    steps = window_steps(scaled).to(poses)
+    steps = window_steps(scaled, skeleton).to(poses)
     return poses[..., None, None, :] + steps[:, None, None, None] * grid
 
 # %% ../nbs/04_kem.ipynb #420be874
 def local_mesh(
-    poses:torch.Tensor, # B×N×17×2, input px
+    poses:torch.Tensor, # B×N×K×2, input px
     size:int=11, # cells a side, odd
-) -> torch.Tensor: # B×N×17×size×size×2, input px
+    skeleton:Skeleton=PERSON, # whose σ
+) -> torch.Tensor: # B×N×K×size×size×2, input px
     "The local mesh of Eq. 5: steps of σ_k / min σ px around each keypoint."
-    return window_mesh(poses, size)
+    return window_mesh(poses, size, skeleton=skeleton)
 
 # %% ../nbs/04_kem.ipynb #aa465bed
 def global_mesh(
-    poses:torch.Tensor, # B×N×17×2, input px
+    poses:torch.Tensor, # B×N×K×2, input px
     size:int=97, # a, pixels a side, odd
-) -> torch.Tensor: # B×N×17×size×size×2, input px
+) -> torch.Tensor: # B×N×K×size×size×2, input px
     "The global mesh of Eq. 8: every pixel within ±size//2 of each keypoint."
     return window_mesh(poses, size, scaled=False)
 
@@ -71,17 +76,17 @@ def embedding_head(
 # %% ../nbs/04_kem.ipynb #85c50470
 def local_kem(
     embedding:torch.Tensor, # B×C3×h×w at stride 4
-    mesh:torch.Tensor, # B×N×17×11×11×2 local mesh, input px
-) -> torch.Tensor: # B×N×(17·C3)×11×11, in the embedding's dtype
+    mesh:torch.Tensor, # B×N×K×11×11×2 local mesh, input px
+) -> torch.Tensor: # B×N×(K·C3)×11×11, in the embedding's dtype
     "Local keypoint expansion maps: the embedding read on the local mesh (Eq. 6)."
-    values = sample_maps(embedding, mesh / 4) # B×C3×N×17×11×11
-    by_person = values.permute(0, 2, 3, 1, 4, 5) # B×N×17×C3×11×11
+    values = sample_maps(embedding, mesh / 4) # B×C3×N×K×11×11
+    by_person = values.permute(0, 2, 3, 1, 4, 5) # B×N×K×C3×11×11
     return by_person.flatten(2, 3).to(embedding.dtype)
 
 # %% ../nbs/04_kem.ipynb #77b46ad3
 def global_kem(
-    heatmaps:torch.Tensor, # B×18×H×W upsampled heatmaps
-    mesh:torch.Tensor, # B×N×17×a×a×2 global mesh, input px
-) -> torch.Tensor: # B×N×17×a×a float32
+    heatmaps:torch.Tensor, # B×(K+1)×H×W upsampled heatmaps
+    mesh:torch.Tensor, # B×N×K×a×a×2 global mesh, input px
+) -> torch.Tensor: # B×N×K×a×a float32
     "Global expansion maps: each keypoint's heatmap on its global mesh (Eq. 8, first half)."
-    return sample_own_maps(heatmaps[:, :17], mesh)
+    return sample_own_maps(heatmaps[:, :-1], mesh)

@@ -86,7 +86,7 @@ def _example_person(number, pose, box):
     return dict(
         id=number, image_id=1, category_id=1, iscrowd=0,
         keypoints=keypoints, bbox=[x, y, width, height],
-        num_keypoints=17 - pose.count(None), area=.55 * width * height,
+        num_keypoints=len(pose) - pose.count(None), area=.55 * width * height,
         segmentation=[outline],
     )
 
@@ -106,37 +106,39 @@ def example_people(
 
 # %% ../nbs/00_keypoints.ipynb #0096e54f
 def people_tensors(
-    annotations:list # annotations of one image, as COCO files have them
-) -> tuple: # keypoints M×17×3 (x, y, v), areas M in px², boxes M×4 (x, y, width, height)
+    annotations:list, # annotations of one image, as COCO files have them
+    skeleton:Skeleton=PERSON, # theirs
+) -> tuple: # keypoints M×K×3 (x, y, v), areas M in px², boxes M×4 (x, y, width, height)
     "The keypoints, areas and boxes of M annotated people as float tensors; M may be 0."
     keypoints = torch.tensor([a['keypoints'] for a in annotations], dtype=torch.float32)
     areas = torch.tensor([a['area'] for a in annotations], dtype=torch.float32)
     boxes = torch.tensor([a['bbox'] for a in annotations], dtype=torch.float32)
-    return keypoints.reshape(-1, 17, 3), areas, boxes.reshape(-1, 4)
+    return keypoints.reshape(-1, len(skeleton), 3), areas, boxes.reshape(-1, 4)
 
 # %% ../nbs/00_keypoints.ipynb #25e8f900
-def _draw_skeleton(ax, pose, visible, color, alpha):
-    "One person, `pose` 17×2 or 17×3 in px, into matplotlib axes; `visible` is 17 booleans."
-    for a, b in SKELETON:
+def _draw_skeleton(ax, pose, skeleton, visible, color, alpha):
+    "One person, `pose` K×2 or K×3 in px, into matplotlib axes; `visible` is K booleans."
+    for a, b in skeleton.lines:
         if visible[a] and visible[b]:
             ax.plot(*pose[[a, b], :2].T, color=color, lw=2.5, alpha=alpha)
     ax.plot(*pose[visible, :2].T, 'o', color=color, ms=4.5, mec='white', mew=.7, alpha=alpha)
 
 # %% ../nbs/00_keypoints.ipynb #a46438a3
 def show_poses(
-    poses, # N×17×2 or N×17×3: x, y in px, and v or score; only keypoints with v > 0 are drawn
+    poses, # N×K×2 or N×K×3: x, y in px, and v or score; only keypoints with v > 0 are drawn
     image=None, # H×W×3, under the skeletons; None: a blank page
     size:tuple=None, # width, height of the page, px; None: the image's, or matplotlib's choice
     ax=None, # matplotlib axes to draw into; None: new ones
     title:str=None, # title of the axes
     colors:list=None, # one color a person; None: matplotlib's cycle
     alpha:float=1., # 0 (invisible) to 1
+    skeleton:Skeleton=PERSON, # theirs
 ): # the matplotlib axes
-    "Draw N skeletons on an image or a blank page; source of the limbs: COCO."
+    "Draw N skeletons on an image or a blank page."
     import matplotlib.pyplot as plt
     poses = np.asarray(torch.as_tensor(poses).detach().cpu().float())
     columns = poses.shape[-1] if poses.size else 2
-    poses = poses.reshape(-1, 17, columns)
+    poses = poses.reshape(-1, len(skeleton), columns)
 
     if ax is None: ax = plt.subplots(figsize=(6, 4.8))[1]
     if image is not None:
@@ -149,8 +151,8 @@ def show_poses(
 
     for n, pose in enumerate(poses):
         color = colors[n % len(colors)] if colors else f'C{n % 10}'
-        visible = pose[:, 2] > 0 if columns > 2 else np.ones(17, bool)
-        _draw_skeleton(ax, pose, visible, color, alpha)
+        visible = pose[:, 2] > 0 if columns > 2 else np.ones(len(pose), bool)
+        _draw_skeleton(ax, pose, skeleton, visible, color, alpha)
 
     ax.set_aspect('equal')
     if title: ax.set_title(title)
@@ -190,38 +192,42 @@ def load_example(
 
 # %% ../nbs/00_keypoints.ipynb #538f98bd
 def keypoint_similarity(
-    pred:torch.Tensor, # …×17×2 poses in px
-    truth:torch.Tensor, # …×17×2 true poses in the same px, broadcast against `pred`
+    pred:torch.Tensor, # …×K×2 poses in px
+    truth:torch.Tensor, # …×K×2 true poses in the same px, broadcast against `pred`
     area:torch.Tensor, # … area of each true person, px²; no dimensions for keypoint and x, y
-) -> torch.Tensor: # …×17, between 0 and 1
+    skeleton:Skeleton=PERSON, # whose σ
+) -> torch.Tensor: # …×K, between 0 and 1
     "How near each keypoint is to the truth, between 0 and 1: the summands of Eq. 2."
     squared_distance = (pred - truth).square().sum(-1)
-    squared_kappa = (2 * SIGMAS.to(squared_distance)).square()
+    sigmas = torch.tensor(skeleton.sigmas).to(squared_distance)
+    squared_kappa = (2 * sigmas).square()
     squared_size = area[..., None] + torch.finfo(torch.float64).eps
     return torch.exp(-squared_distance / (2 * squared_kappa * squared_size))
 
 # %% ../nbs/00_keypoints.ipynb #be0c6e2d
 def oks(
-    pred:torch.Tensor, # …×17×2 poses in px
-    truth:torch.Tensor, # …×17×3 true people: x, y, v, broadcast against `pred`
+    pred:torch.Tensor, # …×K×2 poses in px
+    truth:torch.Tensor, # …×K×3 true people: x, y, v, broadcast against `pred`
     area:torch.Tensor, # … area of each true person in px²
     boxes:torch.Tensor=None, # …×4 box (x, y, width, height) of each true person, px
+    skeleton:Skeleton=PERSON, # whose σ
 ) -> torch.Tensor: # …, between 0 and 1
     """Object keypoint similarity of poses and true people, Eq. 2, as pycocotools computes it.
 
     People without labeled keypoints are compared by their box; without boxes they score 0.
     """
     labeled = truth[..., 2] > 0
-    similarity = keypoint_similarity(pred, truth[..., :2], area)
+    similarity = keypoint_similarity(pred, truth[..., :2], area, skeleton)
     score = (similarity * labeled).sum(-1) / labeled.sum(-1).clamp(min=1)
     if boxes is None: return score
-    return torch.where(labeled.any(-1), score, _box_similarity(pred, boxes, area))
+    by_box = _box_similarity(pred, boxes, area, skeleton)
+    return torch.where(labeled.any(-1), score, by_box)
 
 # %% ../nbs/00_keypoints.ipynb #6f27bf93
-def _box_similarity(pred, boxes, area):
-    "OKS of poses …×17×2 and boxes …×4 (x, y, width, height) of people without labeled keypoints."
+def _box_similarity(pred, boxes, area, skeleton):
+    "OKS of poses …×K×2 and boxes …×4 (x, y, width, height) of people without labeled keypoints."
     corner, size = boxes[..., :2], boxes[..., 2:]
     low = (corner - size)[..., None, :]
     high = (corner + 2 * size)[..., None, :]
     nearest = torch.minimum(torch.maximum(pred, low), high)  # to each keypoint, in the wide box
-    return keypoint_similarity(pred, nearest, area).mean(-1)
+    return keypoint_similarity(pred, nearest, area, skeleton).mean(-1)

@@ -11,7 +11,7 @@ __all__ = ['VARIANTS', 'FACTORS', 'check_variant', 'pad_people', 'stride_cells',
 # %% ../nbs/08_losses.ipynb #2e6fc3e7
 import torch
 import torch.nn.functional as F
-from .keypoints import keypoint_similarity, oks
+from .keypoints import PERSON, Skeleton, keypoint_similarity, oks
 from .center_offset import find_centers, initial_poses, person_centers, upsample
 from .upper_bound import best_cells
 from .kem import global_kem, global_mesh, local_kem, local_mesh
@@ -29,9 +29,9 @@ def check_variant(
 
 # %% ../nbs/08_losses.ipynb #a145538b
 def pad_people(
-    keypoints:list, # B tensors M_i×17×3: x, y, v in input px; M_i may be 0
+    keypoints:list, # B tensors M_i×K×3: x, y, v in input px; M_i may be 0
     areas:list, # B tensors M_i, input px²
-) -> tuple: # people B×M×17×3, areas B×M, valid B×M, with M the largest M_i
+) -> tuple: # people B×M×K×3, areas B×M, valid B×M, with M the largest M_i
     "The people of B images as padded tensors and a mask of those who are real."
     real = [torch.ones(len(area), dtype=torch.bool, device=area.device) for area in areas]
     people, padded_areas, valid = (
@@ -107,14 +107,14 @@ def area_ranks(
 
 # %% ../nbs/08_losses.ipynb #89b643ba
 def draw_offsets(
-    points:torch.Tensor, # B×M×17×2 keypoints, in cells
+    points:torch.Tensor, # B×M×K×2 keypoints, in cells
     centers:torch.Tensor, # B×M×2 whole numbers: the cell of each center
-    shown:torch.Tensor, # B×M×17, the keypoints to write
+    shown:torch.Tensor, # B×M×K, the keypoints to write
     areas:torch.Tensor, # B×M; the smallest wins
     weights:torch.Tensor, # B×M, weight of each person
     size:tuple, # h, w of the maps
     side:int=8, # cells a side of the square that a person writes on
-) -> tuple: # offsets B×34×h×w and their weights B×34×h×w, 0 where nobody writes
+) -> tuple: # offsets B×2K×h×w and their weights B×2K×h×w, 0 where nobody writes
     "Arrows from the cells around each center to the keypoints (Eq. 4, the truth of Eq. 12)."
     b, m, k, _ = points.shape
     cells = size[0] * size[1]
@@ -144,7 +144,7 @@ def draw_offsets(
 
 # %% ../nbs/08_losses.ipynb #bdfa742e
 def make_targets(
-    people:torch.Tensor, # B×M×17×3: x, y, v in input px
+    people:torch.Tensor, # B×M×K×3: x, y, v in input px
     areas:torch.Tensor, # B×M, input px²
     valid:torch.Tensor=None, # B×M, real people; None: all
     ignore:torch.Tensor=None, # B×h×w, cells that teach the heatmaps nothing; None: none
@@ -157,7 +157,7 @@ def make_targets(
 ) -> dict: # tensors by name
     """Everything the losses compare with that can be known beforehand (§3.2.2).
 
-    heatmaps B×18×h×w, heatmap_weight B×1×h×w, offsets and offset_weight B×34×h×w; people B×M×17×3
+    heatmaps B×(K+1)×h×w, heatmap_weight B×1×h×w, offsets and offset_weight B×2K×h×w; people B×M×K×3
     with v = 0 where nothing counts, and areas B×M. Raises ValueError for an unknown variant."""
     check_variant(variant)
     cells = (size[0] // 4, size[1] // 4)
@@ -205,8 +205,8 @@ def make_targets(
 
 # %% ../nbs/08_losses.ipynb #4d22df3f
 def heatmap_loss(
-    heatmaps:torch.Tensor, # B×18×h×w
-    target:torch.Tensor, # B×18×h×w
+    heatmaps:torch.Tensor, # B×(K+1)×h×w
+    target:torch.Tensor, # B×(K+1)×h×w
     weight:torch.Tensor, # B×1×h×w
     variant:str='released', # one of VARIANTS
 ) -> torch.Tensor: # scalar
@@ -217,9 +217,9 @@ def heatmap_loss(
 
 # %% ../nbs/08_losses.ipynb #452a9f1d
 def offset_loss(
-    offsets:torch.Tensor, # B×34×h×w, in cells
-    target:torch.Tensor, # B×34×h×w
-    weight:torch.Tensor, # B×34×h×w
+    offsets:torch.Tensor, # B×2K×h×w, in cells
+    target:torch.Tensor, # B×2K×h×w
+    weight:torch.Tensor, # B×2K×h×w
     variant:str='released', # one of VARIANTS
     beta:float=1/9, # where the square becomes a line
 ) -> torch.Tensor: # scalar, 0 where nobody is to be learned
@@ -232,64 +232,70 @@ def offset_loss(
 
 # %% ../nbs/08_losses.ipynb #78e41117
 def mesh_similarity(
-    mesh:torch.Tensor, # …×17×m×m×2 local meshes, input px
-    truth:torch.Tensor, # …×17×2 or more: true x, y in input px
+    mesh:torch.Tensor, # …×K×m×m×2 local meshes, input px
+    truth:torch.Tensor, # …×K×2 or more: true x, y in input px
     areas:torch.Tensor, # … of the true people, input px²
-) -> torch.Tensor: # …×17×m×m
+    skeleton:Skeleton=PERSON, # whose σ
+) -> torch.Tensor: # …×K×m×m
     "Similarity of every cell of local meshes to the true keypoints: S of Eq. 13."
     cells = mesh.movedim((-3, -2), (0, 1)) # keypoint_similarity wants keypoints last
-    return keypoint_similarity(cells, truth[..., :2], areas).movedim((0, 1), (-2, -1))
+    similarity = keypoint_similarity(cells, truth[..., :2], areas, skeleton)
+    return similarity.movedim((0, 1), (-2, -1))
 
 # %% ../nbs/08_losses.ipynb #40100f98
 def labeled_mean(
-    values:torch.Tensor, # …×17
-    labeled:torch.Tensor, # …×17
+    values:torch.Tensor, # …×K
+    labeled:torch.Tensor, # …×K
 ) -> torch.Tensor: # …, 0 where nothing is labeled
     "Mean over a person's labeled keypoints."
     return (values * labeled).sum(-1) / labeled.sum(-1).clamp(min=1)
 
 # %% ../nbs/08_losses.ipynb #e1511cd4
 def best_person(
-    initial:torch.Tensor, # B×N×17×2 initial poses, input px
-    people:torch.Tensor, # B×M×17×3: x, y, v in input px; v = 0: does not count
+    initial:torch.Tensor, # B×N×K×2 initial poses, input px
+    people:torch.Tensor, # B×M×K×3: x, y, v in input px; v = 0: does not count
     areas:torch.Tensor, # B×M, input px²
     variant:str, # one of VARIANTS
     window:int, # m, cells a side of the local window
+    skeleton:Skeleton=PERSON, # whose σ
 ) -> tuple: # index B×N of the person, matching score B×N; −1 where there is nobody
     "The person that each instance can reach best (n* of Eq. 13)."
     labeled = people[:, None, ..., 2] > 0
     if variant == 'paper':
-        mesh = local_mesh(initial, window)[:, :, None]
-        similarity = mesh_similarity(mesh, people[:, None], areas[:, None])
+        mesh = local_mesh(initial, window, skeleton)[:, :, None]
+        similarity = mesh_similarity(mesh, people[:, None], areas[:, None], skeleton)
         score = labeled_mean(similarity.clamp(min=.5).mean((-2, -1)), labeled)
     else:
-        moved = best_cells(initial[:, :, None], people[:, None, ..., :2], window)
-        score = oks(moved, people[:, None], areas[:, None])
+        moved = best_cells(
+            initial[:, :, None], people[:, None, ..., :2], window, skeleton=skeleton)
+        score = oks(moved, people[:, None], areas[:, None], skeleton=skeleton)
     score, person = torch.where(labeled.any(-1), score, -1.).max(-1)
     return person, score
 
 # %% ../nbs/08_losses.ipynb #1680db85
 @torch.no_grad()
 def match_people(
-    initial:torch.Tensor, # B×N×17×2 initial poses, input px
-    people:torch.Tensor, # B×M×17×3: x, y, v in input px; v = 0: does not count
+    initial:torch.Tensor, # B×N×K×2 initial poses, input px
+    people:torch.Tensor, # B×M×K×3: x, y, v in input px; v = 0: does not count
     areas:torch.Tensor, # B×M, input px²
     variant:str='released', # one of VARIANTS
     window:int=11, # m, cells a side of the local window
     threshold:float=.5, # OKS that makes a match
-) -> dict: # truth B×N×17×3, similarity B×N×17×m×m, weight B×N×17; matched B×N
+    skeleton:Skeleton=PERSON, # whose σ
+) -> dict: # truth B×N×K×3, similarity B×N×K×m×m, weight B×N×K; matched B×N
     "Which person each instance learns, and how much each of its keypoints counts (§3.2.2)."
     check_variant(variant)
     # somebody without keypoints, for those who find nobody
     people = F.pad(people, (0, 0, 0, 0, 0, 1))
     areas = F.pad(areas, (0, 1), value=1.)
-    person, score = best_person(initial, people, areas, variant, window)
-    truth = people.gather(1, person[..., None, None].expand(-1, -1, 17, 3))
+    person, score = best_person(initial, people, areas, variant, window, skeleton)
+    truth = people.gather(1, person[..., None, None].expand(-1, -1, *people.shape[2:]))
     known = truth[..., 2] > 0
 
-    similarity = mesh_similarity(local_mesh(initial, window), truth, areas.gather(1, person))
+    mesh = local_mesh(initial, window, skeleton)
+    similarity = mesh_similarity(mesh, truth, areas.gather(1, person), skeleton)
     middle = similarity[..., window // 2, window // 2]
-    moved_alike = similarity.movedim(2, -1) # B×N×m×m×17
+    moved_alike = similarity.movedim(2, -1) # B×N×m×m×K
     whole = labeled_mean(moved_alike, known[:, :, None, None]).amax((-2, -1))
     matched = (score >= 0) & (whole >= threshold)
 
@@ -302,9 +308,9 @@ def match_people(
 
 # %% ../nbs/08_losses.ipynb #120c7f71
 def kam_loss(
-    kam:torch.Tensor, # P×17×m×m raw attraction maps, not clamped
-    similarity:torch.Tensor, # P×17×m×m, S
-    weight:torch.Tensor, # P×17
+    kam:torch.Tensor, # P×K×m×m raw attraction maps, not clamped
+    similarity:torch.Tensor, # P×K×m×m, S
+    weight:torch.Tensor, # P×K
     count:torch.Tensor, # of instances: the matched ones as released, all in the paper
     variant:str='released', # one of VARIANTS
 ) -> torch.Tensor: # scalar
@@ -316,21 +322,21 @@ def kam_loss(
 
 # %% ../nbs/08_losses.ipynb #09ae4d3a
 def adapted_target(
-    initial:torch.Tensor, # P×17×2 initial poses, input px: the middle of the maps
-    truth:torch.Tensor, # P×17×2 or more: true x, y in input px
+    initial:torch.Tensor, # P×K×2 initial poses, input px: the middle of the maps
+    truth:torch.Tensor, # P×K×2 or more: true x, y in input px
     size:int=97, # a, pixels a side
     sigma:float=4., # px
-) -> torch.Tensor: # P×17×a×a
+) -> torch.Tensor: # P×K×a×a
     "Gaussians around the true keypoints on the global meshes (§3.2.2)."
     steps = torch.arange(size, device=initial.device) - size // 2
-    distance = steps - (truth[..., :2] - initial)[..., None] # P×17×2×a
+    distance = steps - (truth[..., :2] - initial)[..., None] # P×K×2×a
     x, y = torch.exp(-distance.square() / (2 * sigma**2)).unbind(-2)
     return y[..., :, None] * x[..., None, :]
 
 def adapted_loss(
-    adapted:torch.Tensor, # P×17×a×a adapted heatmaps, from unclamped attraction maps
-    target:torch.Tensor, # P×17×a×a
-    weight:torch.Tensor, # P×17
+    adapted:torch.Tensor, # P×K×a×a adapted heatmaps, from unclamped attraction maps
+    target:torch.Tensor, # P×K×a×a
+    weight:torch.Tensor, # P×K
 ) -> torch.Tensor: # scalar
     "Weighted mean squared error of the adapted heatmaps (§3.2.2)."
     return ((adapted - target).square().mean((-2, -1)) * weight).mean()
@@ -339,7 +345,7 @@ def adapted_loss(
 def sent_instances(
     matched:torch.Tensor, # B×N
     valid:torch.Tensor, # B×N, candidates whose center scores 0.01 or more, the best first
-    people:torch.Tensor, # B×M×17×3: x, y, v; v = 0: does not count
+    people:torch.Tensor, # B×M×K×3: x, y, v; v = 0: does not count
     variant:str='released', # one of VARIANTS
 ) -> torch.Tensor: # B×N, at least one an image
     "Who goes through the message passing: the matched or, as printed, whom inference would keep."
@@ -356,11 +362,11 @@ def tall_map(
     return maps.transpose(0, 1).flatten(1, 2)[None]
 
 def tall_mesh(
-    mesh:torch.Tensor, # P×17×m×m×2, input px
+    mesh:torch.Tensor, # P×K×m×m×2, input px
     image:torch.Tensor, # P, whose image each instance is in
     height:int, # H of an image, px
     stride:int, # px a row of the map
-) -> torch.Tensor: # 1×P×17×m×m×2, px of the tall map
+) -> torch.Tensor: # 1×P×K×m×m×2, px of the tall map
     "Meshes moved down to their image on a tall map, clamped to its rows."
     x, y = mesh.unbind(-1)
     y = y.clamp(0, height - stride) + height * image.view(-1, 1, 1, 1)
@@ -368,30 +374,32 @@ def tall_mesh(
 
 # %% ../nbs/08_losses.ipynb #036368c2
 def training_stages(
-    heatmaps:torch.Tensor, # B×18×h×w
-    offsets:torch.Tensor, # B×34×h×w
+    heatmaps:torch.Tensor, # B×(K+1)×h×w
+    offsets:torch.Tensor, # B×2K×h×w
     embedding:torch.Tensor, # B×C3×h×w
-    cmp:torch.nn.Module, # the message passing, P×(17·C3)×11×11 → P×17×11×11
+    cmp:torch.nn.Module, # the message passing, P×(K·C3)×11×11 → P×K×11×11
     size:tuple, # H, W of the network input, px
     targets:dict, # of `make_targets`
     n:int=30, # N, instances an image
     variant:str='released', # one of VARIANTS
     window:int=11, # m, cells a side of the local window
+    skeleton:Skeleton=PERSON, # whose σ
 ) -> dict: # tensors by name
     """From the network's three maps to what Eqs. 11 to 13 compare.
 
-    Of the P instances that are sent: kam P×17×m×m, not clamped; adapted P×17×a×a; initial P×17×2;
+    Of the P instances that are sent: kam P×K×m×m, not clamped; adapted P×K×a×a; initial P×K×2;
     truth, similarity, weight and matched as in `match_people`; image P. And heatmaps, offsets.
     Poses are found on detached maps."""
     upsampled = upsample(heatmaps, size)
-    centers, valid = find_centers(upsampled[:, 17].detach(), n)
+    centers, valid = find_centers(upsampled[:, -1].detach(), n)
     initial = initial_poses(centers, offsets.detach())
-    match = match_people(initial, targets['people'], targets['areas'], variant, window)
+    match = match_people(
+        initial, targets['people'], targets['areas'], variant, window, skeleton=skeleton)
     sent = sent_instances(match['matched'], valid, targets['people'], variant)
     image, instance = sent.nonzero(as_tuple=True)
     sent = {name: values[image, instance] for name, values in dict(match, initial=initial).items()}
 
-    mesh = tall_mesh(local_mesh(sent['initial'], window), image, size[0], 4)
+    mesh = tall_mesh(local_mesh(sent['initial'], window, skeleton), image, size[0], 4)
     kam = cmp(local_kem(tall_map(embedding), mesh)[0]).float()
     mesh = tall_mesh(global_mesh(sent['initial']), image, size[0], 1)
     kem = global_kem(tall_map(upsampled), mesh)
@@ -402,8 +410,8 @@ def training_stages(
 FACTORS = dict(heatmaps=1., offsets=.01, kam=.01, adapted=1.) # in the total; λ = 0.01
 
 def fast_loss(
-    heatmaps:torch.Tensor, # B×18×h×w
-    offsets:torch.Tensor, # B×34×h×w, in cells
+    heatmaps:torch.Tensor, # B×(K+1)×h×w
+    offsets:torch.Tensor, # B×2K×h×w, in cells
     targets:dict, # of `make_targets`, of the same variant
     variant:str='released', # one of VARIANTS
     factors:dict=FACTORS, # of the losses

@@ -8,6 +8,7 @@ __all__ = ['LEVELS', 'ABLATIONS', 'PoseNetwork', 'LogoCap', 'people_of', 'middle
 # %% ../nbs/09_model.ipynb #75ed2de5
 import torch
 from torch import nn
+from .keypoints import PERSON, Skeleton
 from .hrnet import HRNet
 from .center_offset import (
     find_centers, initial_poses, pointwise_head, score_poses,
@@ -25,6 +26,7 @@ class PoseNetwork(nn.Module):
     more_levels = () # what only the tables ask for
     # argument → tensor with so many rows
     WIDTHS = dict(width='backbone.transition1.0.0.weight', stem='backbone.conv1.weight')
+    skeleton = PERSON # of its poses
     short_side = 512 # of the network input that the weights were made for, px
     candidates = 30 # N, people looked for in an image
     window = 11 # m, cells a side of the local window
@@ -48,15 +50,17 @@ class LogoCap(PoseNetwork):
         cmp_widths:tuple=(512, 256, 128), # C4, C5, C6 of the message passing
         k:int=20, # affine pairs of the attentive normalization; 0: a plain batch norm in its place
         stem:int=64, # channels of HRNet's stem
+        skeleton:Skeleton=PERSON, # of its poses, K keypoints
     ):
         super().__init__()
         cmp_widths = tuple(cmp_widths)
         self.widths = dict(width=width, c1=c1, c2=c2, c3=c3, cmp_widths=cmp_widths, k=k, stem=stem)
+        self.skeleton = skeleton
         self.backbone = HRNet(width, stem)
-        self.heatmap_head = pointwise_head(self.backbone.channels, c1, 18)
-        self.offset_head = pointwise_head(self.backbone.channels, c2, 34)
+        self.heatmap_head = pointwise_head(self.backbone.channels, c1, len(skeleton) + 1)
+        self.offset_head = pointwise_head(self.backbone.channels, c2, 2 * len(skeleton))
         self.embedding_head = embedding_head(self.backbone.channels, c3)
-        self.cmp = MessagePassing(c3, cmp_widths, k)
+        self.cmp = MessagePassing(c3, cmp_widths, k, len(skeleton))
 
     def forward(self,
         images:torch.Tensor, # B×3×H×W normalized images, H and W multiples of 32
@@ -70,24 +74,26 @@ class LogoCap(PoseNetwork):
     def fields(self,
         images:torch.Tensor, # B×3×H×W
         flip_test:bool=False, # average with the mirrored images
-    ) -> tuple: # heatmaps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
+    ) -> tuple: # heatmaps B×(K+1)×h×w, offsets B×2K×h×w, embedding B×C3×h×w
         "The three maps at stride 4 that everything else is read from (Eqs. 3, 4 and 6)."
         b = len(images)
         if flip_test: images = torch.cat([images, images.flip(-1)])
         features = self.backbone(images)
-        heatmaps = unflip_mean(self.heatmap_head(features), b, flip_test, unflip_heatmaps)
-        offsets = unflip_mean(self.offset_head(features), b, flip_test, unflip_offsets)
+        heatmaps = self.heatmap_head(features)
+        heatmaps = unflip_mean(heatmaps, b, flip_test, unflip_heatmaps, self.skeleton)
+        offsets = self.offset_head(features)
+        offsets = unflip_mean(offsets, b, flip_test, unflip_offsets, self.skeleton)
         return heatmaps, offsets, self.embedding_head(features[:b])
 
     def fast_keypointer(self,
-        heatmaps:torch.Tensor, # B×18×h×w
-        offsets:torch.Tensor, # B×34×h×w
+        heatmaps:torch.Tensor, # B×(K+1)×h×w
+        offsets:torch.Tensor, # B×2K×h×w
         embedding:torch.Tensor, # B×C3×h×w
         size:tuple, # H, W of the network input, px
-    ) -> dict: # the maps, upsampled B×18×H×W, centers B×N×3, confident B×N, initial B×N×17×2
+    ) -> dict: # the maps, upsampled B×(K+1)×H×W, centers B×N×3, confident B×N, initial B×N×K×2
         "Initial poses: the N best centers, and where the offsets lead from there (Eq. 5)."
         upsampled = upsample(heatmaps, size)
-        centers, confident = find_centers(upsampled[:, 17], self.candidates)
+        centers, confident = find_centers(upsampled[:, -1], self.candidates)
         initial = initial_poses(centers, offsets)
         return dict(
             heatmaps=heatmaps, offsets=offsets, embedding=embedding, upsampled=upsampled,
@@ -97,9 +103,9 @@ class LogoCap(PoseNetwork):
         stages:dict, # of the fast keypointer
     ) -> dict: # the same and mesh, kam, kem, and poses, scores, valid of `people_of`
         "Poses refined: local maps, message passing, local-global adaptation (Eqs. 5 to 10)."
-        # kam B×N×17×m×m, kem B×N×17×a×a
+        # kam B×N×K×m×m, kem B×N×K×a×a
         initial, centers = stages['initial'], stages['centers']
-        mesh = local_mesh(initial, self.window)
+        mesh = local_mesh(initial, self.window, self.skeleton)
         kam = attraction_maps(self.cmp, local_kem(stages['embedding'], mesh))
         kem = global_kem(stages['upsampled'], global_mesh(initial))
         adapted = attract(reweigh(kem), kam)
@@ -108,7 +114,7 @@ class LogoCap(PoseNetwork):
 
 # %% ../nbs/09_model.ipynb #0655af82
 def people_of(
-    poses:torch.Tensor, # B×N×17×3: x, y, score
+    poses:torch.Tensor, # B×N×K×3: x, y, score
     confident:torch.Tensor, # B×N, candidates whose center scores 0.01 or more
 ) -> dict: # poses, scores B×N, valid B×N
     "Poses, their scores, and which of them are people (the end of §3.2.1)."
@@ -138,7 +144,7 @@ def ablated(
     attracted:bool=True, # convolve with the attraction maps
     side:int=97, # a, pixels a side of the global window
     **options, # of `adapt`: gaussian, weight, shift
-) -> torch.Tensor: # B×N×17×3
+) -> torch.Tensor: # B×N×K×3
     "The adaptation but for one piece."
     kam = stages['kam'] if attracted else None
     kem = middle(stages['kem'], side)
@@ -148,7 +154,7 @@ def ablated(
 def at_level(
     stages:dict, # of both keypointers; of the fast one for level none
     level:str, # one of LEVELS or ABLATIONS
-) -> dict: # poses B×N×17×3, scores B×N, valid B×N
+) -> dict: # poses B×N×K×3, scores B×N, valid B×N
     "People as they are read at a level; raises ValueError for an unknown one."
     if level == 'none':
         poses = score_poses(stages['upsampled'], stages['initial'], stages['centers'])
@@ -177,7 +183,7 @@ def poses_of(
     size:tuple, # H, W of the network input, px
     levels:tuple=('full',), # some of LEVELS and ABLATIONS
     trim:bool=True, # leave out candidates that count in no image
-) -> dict: # level → poses B×N×17×3 (x, y in input px, score), scores B×N, valid B×N
+) -> dict: # level → poses B×N×K×3 (x, y in input px, score), scores B×N, valid B×N
     "People at one or more levels, from the same maps."
     stages = self.fast_keypointer(*fields, size)
     if trim: stages = busiest(stages)

@@ -7,36 +7,38 @@ __all__ = ['best_cells', 'reach']
 
 # %% ../nbs/05_upper_bound.ipynb #a5ec8c29
 import torch
-from .keypoints import oks
+from .keypoints import PERSON, Skeleton, oks
 from .kem import check_side, window_steps
 
 # %% ../nbs/05_upper_bound.ipynb #5b3c7007
 def best_cells(
-    poses:torch.Tensor, # …×17×2, px
-    truth:torch.Tensor, # …×17×2 in the same px, broadcast against `poses`
+    poses:torch.Tensor, # …×K×2, px
+    truth:torch.Tensor, # …×K×2 in the same px, broadcast against `poses`
     size:int=11, # cells a side, odd
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
     pixel=1., # px of `poses` that make one px of the network input
-) -> torch.Tensor: # …×17×2, px
+    skeleton:Skeleton=PERSON, # whose σ
+) -> torch.Tensor: # …×K×2, px
     """The window cell nearest to the truth, for each keypoint: what a perfect search would return.
 
     Raises ValueError for an even side.
     """
     check_side(size)
-    steps = (window_steps(scaled).to(poses) * pixel)[:, None]
+    steps = (window_steps(scaled, skeleton).to(poses) * pixel)[:, None]
     rim = size // 2
     cells = ((truth - poses) / steps).round().clamp(-rim, rim)
     return poses + steps * cells
 
 # %% ../nbs/05_upper_bound.ipynb #dc9c1358
 def reach(
-    poses:torch.Tensor, # N×17×2, px
-    people:torch.Tensor, # M×17×3 true people: x, y, v in the same px; M may be 0
+    poses:torch.Tensor, # N×K×2, px
+    people:torch.Tensor, # M×K×3 true people: x, y, v in the same px; M may be 0
     areas:torch.Tensor, # M, px²
     size:int=11, # cells a side, odd
     scaled:bool=True, # steps in proportion to σ; otherwise 1 px
     pixel=1., # px of `poses` that make one px of the network input
-) -> tuple: # moved poses N×17×2, their OKS N, index N of the person matched
+    skeleton:Skeleton=PERSON, # whose σ
+) -> tuple: # moved poses N×K×2, their OKS N, index N of the person matched
     """Each pose moved onto the person it can reach best: the empirical upper bound (Table 1).
 
     Where there are no people, poses stay, their OKS is 0 and the index -1.
@@ -45,8 +47,9 @@ def reach(
         nobody = torch.full((len(poses),), -1, device=poses.device)
         return poses, poses.new_zeros(len(poses)), nobody
 
-    moved = best_cells(poses[:, None], people[..., :2], size, scaled, pixel)  # N×M×17×2
+    moved = best_cells(
+        poses[:, None], people[..., :2], size, scaled, pixel, skeleton)  # N×M×K×2
     moved = torch.where(people[..., 2:] > 0, moved, poses[:, None])
-    score, person = oks(moved, people, areas).max(1)
+    score, person = oks(moved, people, areas, skeleton=skeleton).max(1)
     each = torch.arange(len(poses), device=poses.device)
     return moved[each, person], score, person
