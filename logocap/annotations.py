@@ -4,30 +4,36 @@
 
 # %% auto #0
 __all__ = ['Id', 'Length', 'Coordinate', 'Polygons', 'ImageEntry', 'Annotation', 'Category', 'AnnotationFile', 'ImageInfoFile',
-           'RunLengths', 'packed_outline', 'person_category', 'complete_annotations', 'read_json', 'load_annotations']
+           'RunLengths', 'packed_outline', 'annotated_categories', 'complete_annotations', 'read_json',
+           'load_annotations']
 
 # %% ../nbs/12_annotations.ipynb #7bdcdf7c
 import re
 import reprlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import PureWindowsPath
 from typing import Annotated, Optional, TypedDict, Union
 import msgspec
 import numpy as np
 from msgspec import Meta
-from .keypoints import KEYPOINTS
+from .keypoints import PERSON, Skeleton
+from .skeletons import CROWDPOSE, CROWDPOSE_AREA, category_skeleton, skeleton_notes
 
 # %% ../nbs/12_annotations.ipynb #57d7664d
 Id = Annotated[int, Meta(ge=-2**63, le=2**63 - 1)]
 Length = Annotated[int, Meta(ge=1, le=10**6)] # px
 Coordinate = Annotated[float, Meta(ge=-1e6, le=1e6)] # px
 
-class ImageEntry(TypedDict):
-    "An image of an annotation file."
+class _ImageRequired(TypedDict):
     id:Id
     file_name:str # below the folder of images
     width:Length
     height:Length
+
+class ImageEntry(_ImageRequired, total=False):
+    "An image of an annotation file."
+    crowdIndex:Optional[float] # how much people overlap, 0 to 1, in CrowdPose's files
 
 # %% ../nbs/12_annotations.ipynb #0977abb6
 class _Required(TypedDict):
@@ -38,8 +44,8 @@ class _Required(TypedDict):
 
 class Annotation(_Required, total=False):
     "A person of an annotation file, or a crowd."
-    keypoints:Optional[list[Coordinate]] # 17 times x, y and v: 0 not labeled, 1 hidden, 2 seen
-    num_keypoints:Optional[Annotated[int, Meta(ge=0, le=17)]] # how many have v above 0
+    keypoints:Optional[list[Coordinate]] # K times x, y and v: 0 not labeled, 1 hidden, 2 seen
+    num_keypoints:Optional[Annotated[int, Meta(ge=0)]] # how many have v above 0
     area:Optional[Annotated[float, Meta(ge=0, le=1e10)]] # of the outline, px²
     iscrowd:Union[bool, Annotated[int, Meta(ge=0, le=1)], None] # a group outlined as one
     segmentation:object # see below
@@ -49,9 +55,11 @@ class _Identified(TypedDict):
     id:Id
 
 class Category(_Identified, total=False):
-    "A kind of thing that is annotated: people, for us."
+    "A kind of thing that is annotated: people, as a rule."
     name:str
     keypoints:Optional[list[str]] # their names, in order
+    skeleton:object # the lines between them; this and the next are checked with the names
+    flip_pairs:object # left and right
     sigmas:Optional[list[float]] # of OKS, as OCHuman's files have them
 
 class _Info(TypedDict, total=False):
@@ -146,31 +154,32 @@ def packed_outline(
     return outline
 
 # %% ../nbs/12_annotations.ipynb #00bcf1ae
-def _plain(name): return re.sub(r'[^a-z]', '', name.lower())
+def _kinds(categories):
+    "Categories that name keypoints, grouped: skeleton without a name → its categories."
+    kinds = {}
+    for category in categories:
+        if not category.get('keypoints'): continue
+        skeleton = replace(category_skeleton(category), name='')
+        kinds.setdefault(skeleton, []).append(category)
+    return kinds
 
-_NAMES = [_plain(name) for name in KEYPOINTS]
-
-def _has_person_keypoints(category):
-    "Whether its keypoints are COCO's 17, in order, as far as names tell."
-    names = [_plain(name) for name in category['keypoints']]
-    if len(names) != len(KEYPOINTS): return False
-    return names == _NAMES or not set(names) & set(_NAMES)
-
-def person_category(
+def annotated_categories(
     categories:list, # of an annotation file, each a `Category`
-) -> int: # id
-    "The category of people; raises ValueError where there is none, or more than one."
-    named = [c for c in categories if c.get('keypoints')]
-    found = [c for c in named if _has_person_keypoints(c)]
-    if not named: found = [c for c in categories if c.get('name', 'person').lower() == 'person']
-    if len(found) == 1: return found[0]['id']
-    if found:
-        raise ValueError(f'more than one of its categories may be people: '
-                         f'{", ".join(str(c["id"]) for c in found)}')
-    if named:
-        raise ValueError(f'the keypoints of category {named[0]["id"]} are not COCO\'s 17, '
-                         f'or not in COCO\'s order')
-    raise ValueError('none of its categories is called person')
+) -> list: # those that are taken, all of one skeleton
+    "The categories whose keypoints count; raises ValueError where there is none, or a choice."
+    kinds = _kinds(categories)
+    people = kinds.get(replace(PERSON, name=''))
+    if people: return people
+    if len(kinds) == 1: return next(iter(kinds.values()))
+    if kinds:
+        first = ', '.join(str(kind[0]['id']) for kind in kinds.values())
+        raise ValueError(f'categories {first} name different keypoints, none of them '
+                         f'COCO\'s 17: one kind a file')
+    found = [c for c in categories if (c.get('name') or 'person').lower() == 'person']
+    if len(found) == 1: return found
+    if not found: raise ValueError('none of its categories is called person or names keypoints')
+    raise ValueError(f'more than one of its categories may be people: '
+                     f'{", ".join(str(c["id"]) for c in found)}')
 
 # %% ../nbs/12_annotations.ipynb #310d8f82
 def _outline_area(outline, width, height):
@@ -180,35 +189,49 @@ def _outline_area(outline, width, height):
     area = float(mask.area(packed_outline(outline, width, height)))
     return area if area else None
 
+def _complete_area(person, image, skeleton):
+    "Give a person an area, px²; in words, where it comes from, or '' where it was there."
+    _, _, width, height = person['bbox']
+    if skeleton == CROWDPOSE:
+        share = width * height * CROWDPOSE_AREA
+        known = person.get('area') == share
+        person['area'] = share
+        return '' if known else f'area ({CROWDPOSE_AREA} of the box, as CrowdPose has it)'
+    if person.get('area') is not None: return ''
+    person['area'] = _outline_area(person.get('segmentation'), image['width'], image['height'])
+    if person['area'] is not None: return 'area (from the outline)'
+    person['area'] = width * height
+    return 'area (from the box)'
+
 def _complete(
     person, # an `Annotation`; gets what it lacks
     image, # its `ImageEntry`
+    skeleton:Skeleton=PERSON, # its category's
 ) -> list: # what was completed
     "Give an annotation the fields that pycocotools expects."
     done = [name for name in ('num_keypoints', 'iscrowd') if person.get(name) is None]
     if not person.get('keypoints'):
         if person.get('num_keypoints') != 0: done.append('keypoints')
-        person.update(keypoints=[0] * (3 * len(KEYPOINTS)), num_keypoints=0)
+        person.update(keypoints=[0] * (3 * len(skeleton)), num_keypoints=0)
     if person.get('num_keypoints') is None:
         person['num_keypoints'] = sum(v > 0 for v in person['keypoints'][2::3])
     person['iscrowd'] = int(person.get('iscrowd') or 0)
-    if person.get('area') is None:
-        area = _outline_area(person.get('segmentation'), image['width'], image['height'])
-        done.append('area (from the box)' if area is None else 'area (from the outline)')
-        _, _, width, height = person['bbox']
-        person['area'] = width * height if area is None else area
-    return done
+    area = _complete_area(person, image, skeleton)
+    return [*done, area] if area else done
 
 # %% ../nbs/12_annotations.ipynb #643a2d6c
 def _check_person(
     person, # an `Annotation`, complete
     image, # its `ImageEntry`
+    skeleton:Skeleton=PERSON, # its category's
 ):
     "Raises ValueError saying what does not fit."
-    keypoints = person['keypoints']
-    if len(keypoints) != 3 * len(KEYPOINTS) or not set(keypoints[2::3]) <= {0, 1, 2, 3}:
+    keypoints, count = person['keypoints'], len(skeleton)
+    if len(keypoints) != 3 * count or not set(keypoints[2::3]) <= {0, 1, 2, 3}:
         raise ValueError(f'.keypoints is {reprlib.repr(keypoints)}: '
-                         f'expected 17 times x, y and v, which is 0 to 3')
+                         f'expected {count} times x, y and v, which is 0 to 3')
+    if person['num_keypoints'] > count:
+        raise ValueError(f'.num_keypoints is {person["num_keypoints"]}, more than {count}')
     _, _, width, height = person['bbox']
     if width < 0 or height < 0:
         raise ValueError(f'.bbox is {person["bbox"]}: expected x, y, width and height')
@@ -245,41 +268,62 @@ def _check_images(images):
                              f'expected a file name that stays in the folder')
 
 # %% ../nbs/12_annotations.ipynb #6d8e44c2
+def _check_places(annotation, categories, images):
+    "Raises ValueError where an annotation names a category or an image that is not listed."
+    for what, listed in (('category', categories), ('image', images)):
+        number = annotation[f'{what}_id']
+        if number not in listed:
+            raise ValueError(f' names {what} {number}, which is not listed')
+
+def _one_category(taken):
+    "The categories that are taken as one, with the id 1, as results name it."
+    name = taken[0].get('name', 'unnamed')
+    if len(taken) > 1: name = f'{name} and {len(taken) - 1} more'
+    return dict(taken[0], id=1, name=name)
+
+def _said_of_categories(taken, skeleton, count):
+    "In words, which categories count, where that is not plain."
+    kinds = len(taken)
+    if kinds > 1: return [f'{count} of {kinds} categories of the same keypoints taken as one']
+    number = taken[0]['id']
+    if number == 1: return []
+    if skeleton == PERSON: return [f'{count} of category {number} taken for people']
+    return [f'{count} of category {number}, which is 1 from here on']
+
+# %% ../nbs/12_annotations.ipynb #609b2ba2
 def complete_annotations(
     dataset:AnnotationFile, # as declared; is completed in place
-) -> list: # what was completed or left out, in words
+) -> list: # what was completed, assumed or left out, in words
     "Check and complete people and images. Raises ValueError naming the place of a fault."
     dataset['info'] = dataset.get('info') or {}  # pycocotools 2.0.9 wants one
     _check_images(dataset['images'])
     _check_ids(dataset['categories'], 'categories')
     _check_ids(dataset['annotations'], 'annotations')
     images = {image['id']: image for image in dataset['images']}
-    person_id = person_category(dataset['categories'])
-    categories = {category['id']: category for category in dataset['categories']}
+    categories = {category['id'] for category in dataset['categories']}
+    taken = annotated_categories(dataset['categories'])
+    taken_ids = {category['id'] for category in taken}
+    skeleton = category_skeleton(taken[0])
     done = Counter()
     people = []
     for i, person in enumerate(dataset['annotations']):
-        if person['category_id'] not in categories:
-            raise ValueError(f'annotations[{i}] names category {person["category_id"]}, '
-                             f'which is not listed')
-        if person['category_id'] != person_id:
+        if person['category_id'] in categories - taken_ids:
             done['of other categories left out'] += 1
             continue
-        if person['image_id'] not in images:
-            raise ValueError(f'annotations[{i}] names image {person["image_id"]}, '
-                             f'which is not listed')
-        image = images[person['image_id']]
-        for name in _complete(person, image): done[f'{name} completed'] += 1
-        try: _check_person(person, image)
+        try:
+            _check_places(person, categories, images)
+            image = images[person['image_id']]
+            for name in _complete(person, image, skeleton): done[f'{name} completed'] += 1
+            _check_person(person, image, skeleton)
         except ValueError as e: raise ValueError(f'annotations[{i}]{e}') from None
         people.append(dict(person, category_id=1))
     if any(person['id'] < 1 for person in people):
         people = [dict(person, id=i + 1) for i, person in enumerate(people)]
         done['counted from 1'] = len(people)
-    if person_id != 1: done[f'of category {person_id} taken for people'] = len(people)
     dataset['annotations'] = people
-    dataset['categories'] = [dict(categories[person_id], id=1)]
-    return [f'{count} {what}' for what, count in done.items()]
+    dataset['categories'] = [_one_category(taken)]
+    said = [f'{count} {what}' for what, count in done.items()]
+    return said + _said_of_categories(taken, skeleton, len(people)) + skeleton_notes(taken[0])
 
 # %% ../nbs/12_annotations.ipynb #e961d157
 def read_json(

@@ -26,7 +26,8 @@ import torch
 from torch import nn
 from .keypoints import people_tensors
 from .files import check_output, file_digest, whole_file, write_json, write_text
-from .coco import METRICS, CocoFolder, average_precision, coco_results, open_split
+from .coco import (CROWD_METRICS, METRICS, CocoFolder, average_precision, coco_results,
+                          open_split)
 from .center_offset import sample_maps
 from .upper_bound import reach
 from .checkpoints import find_weights, load_network
@@ -577,13 +578,18 @@ def measure_table1(
 def table1_lines(
     table:dict, # as `make_table1` returns it
 ) -> list: # lists of cells; the first is the head
-    "Table 1 as in the paper: for each method the paper's number and the one measured here."
+    """Table 1 as in the paper: for each method the paper's number and the one measured here.
+
+    Where the images have a crowd index, AP of the easy, the medium and the hard ones, too.
+    """
+    measured = next(iter(table['rows'].values()))
     lines = [['', *(f'{name}, {who}' for name in table['rows'] for who in ('paper', 'here'))]]
-    for metric in METRICS:
+    for metric in (*METRICS, *CROWD_METRICS):
+        if metric not in measured: continue
         line = [metric]
         for name, row in table['rows'].items():
             spread = table['spread'][name]
-            line.append(points(table['paper'][name][metric]))
+            line.append(points(table['paper'][name].get(metric)))
             line.append(points(row[metric], spread and spread[metric]))
         lines.append(line)
     return lines

@@ -90,18 +90,22 @@ def test_what_annotation_tools_leave_out(tmp_path, capsys):
     assert average_precision(folder.coco, coco_results(1, poses, np.ones(3)))['AP'] > 99.9
 
 
-def test_categories_that_would_be_a_guess(tmp_path):
-    "A category with other keypoints, or two that may be people, would be a guess."
+def test_categories_that_would_be_a_guess(tmp_path, capsys):
+    "COCO's names in another order, or two kinds of keypoints; two categories of one kind are one."
+    for name in 'abc':
+        (tmp_path / name).mkdir()
     data = example_people()
     data['categories'][0]['keypoints'] = data['categories'][0]['keypoints'][::-1]
-    (tmp_path / 'a').mkdir()
     with pytest.raises(ValueError, match="not in COCO's order"):
         written(tmp_path / 'a', data)
+    data['categories'] = [dict(id=1, keypoints=['a']), dict(id=7, keypoints=['b'])]
+    with pytest.raises(ValueError, match='categories 1, 7 name different keypoints'):
+        written(tmp_path / 'b', data)
     data = example_people()
     data['categories'].append(dict(data['categories'][0], id=7))
-    (tmp_path / 'b').mkdir()
-    with pytest.raises(ValueError, match='more than one of its categories may be people: 1, 7'):
-        written(tmp_path / 'b', data)
+    data['annotations'][0]['category_id'] = 7
+    assert len(written(tmp_path / 'c', data).people(1)[0]) == 3
+    assert '3 of 2 categories of the same keypoints taken as one' in capsys.readouterr().err
 
 
 def test_faults_of_a_folder(tmp_path):

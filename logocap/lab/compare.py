@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 import numpy as np
 from msgspec import Meta
-from ..keypoints import KEYPOINTS, SIGMAS
+from ..keypoints import KEYPOINTS, PERSON, SIGMAS, Skeleton
 from ..images import input_size, is_turned, network_input, read_image
 from ..files import file_digest, whole_file, write_json
-from ..annotations import Coordinate, Id, person_category, read_json
+from ..annotations import Coordinate, Id, read_json
+from ..skeletons import CROWDPOSE, category_skeleton
 from ..coco import METRICS, OCHUMAN_FILE, CocoFolder, average_precision, coco_index
 from ..checkpoints import load_network
 from ..predict import detect
@@ -198,10 +199,9 @@ def check_order(
 ):
     "Raises ValueError where a file's order of keypoints or σ are not COCO's."
     file = folder.annotation_file
-    categories = folder.coco.dataset['categories']
-    try: person_category(categories)
-    except ValueError as e: raise ValueError(f'{file}: {e}') from None
-    for category in categories:
+    for category in folder.coco.dataset['categories']:
+        if category_skeleton(category, file) is not PERSON:
+            raise ValueError(f"{file}: its keypoints are not COCO's 17")
         if not np.allclose(category.get('sigmas') or SIGMAS, SIGMAS):
             raise ValueError(f"{file}: its sigmas are not COCO's")
 
@@ -635,9 +635,10 @@ def folder_splits(
 def annotation_faults(
     a:dict, # an annotation of a person
     image:dict, # its image
+    skeleton:Skeleton=PERSON, # its category's
 ) -> list: # kinds of fault
     "What is wrong with one annotation."
-    keypoints = np.reshape(a['keypoints'], (17, 3))
+    keypoints = np.reshape(a['keypoints'], (-1, 3))
     places = keypoints[:, :2]
     v = keypoints[:, 2]
     labeled = v > 0
@@ -645,7 +646,8 @@ def annotation_faults(
     faults = []
     if not np.isin(v, (0, 1, 2)).all():
         faults.append('keypoints with v other than 0, 1, 2')
-    if labeled.sum() != a['num_keypoints']:
+    counted = labeled[:12] if skeleton == CROWDPOSE else labeled  # it leaves out head and neck
+    if counted.sum() != a['num_keypoints']:
         faults.append('num_keypoints that is not the number of labeled keypoints')
     if ((places[labeled] < 0) | (places[labeled] > size)).any():
         faults.append('labeled keypoints outside the image')
@@ -679,12 +681,13 @@ def folder_faults(
     file = folder.annotation_file
     images = folder.coco.imgs
     found = {}  # kind of fault → its cases; none for what concerns the file as a whole
-    try:
-        check_order(folder)
-    except ValueError as e:
-        found[str(e)] = []
+    if folder.skeleton is PERSON:
+        try:
+            check_order(folder)
+        except ValueError as e:
+            found[str(e)] = []
     for a in folder.coco.anns.values():
-        for kind in annotation_faults(a, images[a['image_id']]):
+        for kind in annotation_faults(a, images[a['image_id']], folder.skeleton):
             found.setdefault(kind, []).append(f'annotation {a["id"]}')
     if not folder.image_ids() and not file.name.startswith('image_info_'):
         found[f'{file.name} has no image with annotated people'] = []

@@ -25,6 +25,7 @@ from fastcore.script import Param
 from ..keypoints import FLIP, KEYPOINTS, keypoint_similarity, oks, show_poses
 from ..images import invert_affine, network_input, read_image, transform_points
 from ..files import check_output, whole_file, write_json, write_text
+from ..skeletons import describe_skeleton
 from ..coco import METRICS, CocoFolder, open_split
 from ..center_offset import suppress_duplicates
 from ..checkpoints import embedded_weights
@@ -710,6 +711,7 @@ def tables_command(
 # %% ../../nbs/lab/01_report.ipynb #743fed57
 def _said_of(name, folder, pictures):
     "Prints what is to be said of a split; whether it is sound."
+    print(f'{name}: {describe_skeleton(folder.coco.dataset["categories"][0])}')
     faults = folder_faults(folder, pictures)
     for line in faults: print(f'{name}: {line}')
     for line in folder_notes(folder, pictures): print(f'{name}: {line}')
