@@ -146,8 +146,8 @@ def sample_maps(
 ) -> torch.Tensor: # B×C×… float32
     "All C maps of an image at fractional points, bilinear, clamped at the border."
     h, w = maps.shape[-2:]
-    size = torch.tensor([w - 1, h - 1], device=points.device).clamp(min=1)
-    grid = (points.float() * 2 / size - 1).flatten(1, -2)[:, :, None].clamp(-1, 1) # B×P×1×2
+    x, y = points.float().flatten(1, -2)[:, :, None].unbind(-1)
+    grid = torch.stack([x * 2 / max(w - 1, 1) - 1, y * 2 / max(h - 1, 1) - 1], -1).clamp(-1, 1)
     values = F.grid_sample(maps.float(), grid, mode='bilinear', padding_mode='zeros',
                            align_corners=True)
     return values[..., 0].unflatten(2, points.shape[1:-1])
@@ -193,15 +193,15 @@ def suppress_duplicates(
     # B×N×N: row i holds what repeats i, and i itself
     group = (near.sum(-1) > shared) & valid[:, :, None] & valid[:, None]
 
-    best = torch.where(group, scores[:, None], -torch.inf).argmax(-1)
+    best = scores[:, None].masked_fill(~group, -torch.inf).argmax(-1)
     holds_best = group.gather(2, best[:, None].expand(-1, n, -1)) # group j holds i's best
-    stops = (group | holds_best).triu(1) # j stops i, if j acts
-    acts = valid
+    stops = (group | holds_best).triu(1).float() # B×N×N: j stops i, if j acts
+    everybody = valid[:, None].float()
+    acts = everybody
     for _ in range(n):
-        settled = valid & ~(stops & acts[:, :, None]).any(1)
-        if not torch.compiler.is_compiling() and torch.equal(settled, acts): break
-        acts = settled
-    return (F.one_hot(best, n).bool() & acts[:, :, None]).any(1)
+        acts = torch.baddbmm(everybody, acts, stops, alpha=-1).relu() # 1, or 0 for who is stopped
+    is_best = best[..., None] == torch.arange(n, device=best.device)
+    return (is_best & (acts[:, 0, :, None] > 0)).any(1)
 
 # %% ../nbs/03_center_offset.ipynb #e5ae48f5
 def unflip_heatmaps(
@@ -217,9 +217,8 @@ def unflip_offsets(
     skeleton:Skeleton=PERSON, # whose left and right
 ) -> torch.Tensor: # B×2K×h×w
     "Offsets of mirrored images as those of the images: like heatmaps, and x changes its sign."
-    sign = torch.tensor([-1., 1.], device=offsets.device, dtype=offsets.dtype)[:, None, None]
-    swapped = offsets.unflatten(1, (-1, 2))[:, list(skeleton.flip)]
-    return (swapped * sign).flatten(1, 2).flip(-1)
+    x, y = offsets.unflatten(1, (-1, 2))[:, list(skeleton.flip)].unbind(2)
+    return torch.stack([-x, y], 2).flatten(1, 2).flip(-1)
 
 # %% ../nbs/03_center_offset.ipynb #6049d276
 def unflip_mean(

@@ -6,7 +6,8 @@
 __all__ = ['LARGEST', 'RELEASED_NAMES', 'FACTS', 'NETWORKS', 'read_tensors', 'load_strictly', 'load_imagenet', 'to_whole_numbers',
            'from_whole_numbers', 'write_safetensors', 'read_safetensors', 'embedded_weights', 'weights_by_name',
            'find_weights', 'with_names', 'load_embedded', 'our_name', 'rows', 'read_widths', 'widths_of', 'read_facts',
-           'check_storage', 'read_checkpoint', 'fill', 'from_pretrained', 'facts_of', 'network_class', 'load_network']
+           'check_storage', 'read_checkpoint', 'Unfilled', 'fill', 'from_pretrained', 'facts_of', 'network_class',
+           'load_network']
 
 # %% ../nbs/14_checkpoints.ipynb #a5831131
 import gzip
@@ -431,6 +432,16 @@ def read_checkpoint(
     read_facts(about, file) # what is impossible is said before anything is built
     return tensors, about
 
+# %% ../nbs/14_checkpoints.ipynb #0f1d7a10
+class Unfilled(torch.overrides.TorchFunctionMode):
+    "A context in which nothing is initialized: for networks whose weights come from a file."
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        from_init = getattr(func, '__module__', None) == 'torch.nn.init'
+        if not from_init and func not in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return func(*args, **kwargs)
+        return args[0] if args else kwargs['tensor']
+
 # %% ../nbs/14_checkpoints.ipynb #3f5d8a60
 def fill(
     network:type, # a class of `PoseNetwork`
@@ -445,7 +456,7 @@ def fill(
     if own != theirs:
         raise ValueError(f'{file}: weights of the method {theirs[:40]}, which are not for {own}')
     widths = network.read_widths(tensors, file)
-    with torch.device('meta'): model = network(**widths)
+    with torch.device('meta'), Unfilled(): model = network(**widths)
     load_strictly(model, tensors, file)
     if widths['width'] == 48: model.short_side = 640 # as released
     for name, value in read_facts(about, file).items(): setattr(model, name, value)

@@ -21,9 +21,8 @@ class AttentiveNorm(nn.BatchNorm2d):
         super().__init__(channels, affine=False)
         self.scales = nn.Parameter(torch.empty(k, channels)) # γ, J×C
         self.shifts = nn.Parameter(torch.empty(k, channels)) # β, J×C
-        if not self.scales.is_meta:
-            nn.init.normal_(self.scales, 1, .1)
-            nn.init.normal_(self.shifts, 0, .1)
+        nn.init.normal_(self.scales, 1, .1)
+        nn.init.normal_(self.shifts, 0, .1)
         self.attention = nn.Conv2d(channels, k, 1, bias=False) # A
 
     def mixture(self,

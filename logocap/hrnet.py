@@ -127,7 +127,6 @@ class HRNet(nn.Module):
 
         for module in self.modules():
             if not isinstance(module, nn.Conv2d): continue
-            if module.weight.is_meta: continue # on meta this would load PyTorch's compiler: seconds
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def forward(self,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'MEAN', 'STD', 'readable_formats', 'missing_reader', 'is_turned', 'read_image', 'input_size',
-           'input_transform', 'warp', 'normalize', 'network_input', 'transform_points', 'invert_affine']
+           'input_transform', 'warp', 'normalize_pixels', 'normalize', 'network_pixels', 'network_input',
+           'transform_points', 'invert_affine']
 
 # %% ../nbs/10_images.ipynb #6f3643a0
 import functools
@@ -205,25 +206,44 @@ def warp(
 MEAN = (.485, .456, .406)  # of ImageNet's images, red, green and blue, on the scale 0 to 1
 STD = (.229, .224, .225)
 
+def _channels(numbers, device):
+    "Three numbers as a 3×1×1 tensor, made on the device: for a copy from here a GPU would wait."
+    return torch.stack([torch.full((1, 1), n, device=device) for n in numbers])
+
+def normalize_pixels(
+    pixels:torch.Tensor, # …×3×H×W uint8 RGB, on any device
+) -> torch.Tensor: # …×3×H×W float32
+    "Pixels as network input: ImageNet's mean 0 and deviation 1."
+    mean, deviation = _channels(MEAN, pixels.device), _channels(STD, pixels.device)
+    return (pixels.float() / 255 - mean) / deviation
+
 def normalize(
     image:np.ndarray, # H×W×3 uint8 RGB
 ) -> torch.Tensor: # 3×H×W float32
-    "An image as network input: channels first, ImageNet's mean 0 and deviation 1."
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    "An image as network input: channels first, and normalized."
+    return normalize_pixels(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
 
 # %% ../nbs/10_images.ipynb #d934a85d
-def network_input(
+def network_pixels(
     image, # path, PIL image or H×W×3 uint8 RGB array
     short_side:int=512, # short side of the network input, px
     upright:bool=False, # carry out an EXIF orientation; the matrix starts from the upright image
-) -> tuple: # input 3×h×w float32, and its 2×3 float32 matrix, image px → input px
-    "An image as network input, and the affine map that says where its pixels went."
+) -> tuple: # pixels 3×h×w uint8, and their 2×3 float32 matrix, image px → input px
+    "An image at the network's size, and the affine map that says where its pixels went."
     image = read_image(image, upright)
     height, width = image.shape[:2]
     matrix = input_transform(width, height, short_side)
     warped = warp(image, matrix, input_size(width, height, short_side))
-    return normalize(warped), torch.tensor(matrix, dtype=torch.float32)
+    return torch.from_numpy(warped).permute(2, 0, 1), torch.tensor(matrix, dtype=torch.float32)
+
+def network_input(
+    image, # as `network_pixels`
+    short_side:int=512, # likewise
+    upright:bool=False, # likewise
+) -> tuple: # input 3×h×w float32, and its 2×3 float32 matrix, image px → input px
+    "An image as network input: the same, normalized."
+    pixels, matrix = network_pixels(image, short_side, upright)
+    return normalize_pixels(pixels), matrix
 
 # %% ../nbs/10_images.ipynb #cc04d31f
 def transform_points(

@@ -26,11 +26,9 @@ from PIL import Image
 from torch import nn
 from .keypoints import KEYPOINTS, show_poses
 from .images import (
-    input_size, invert_affine, missing_reader, network_input, read_image, readable_formats,
-    transform_points)
+    input_size, invert_affine, missing_reader, network_pixels, read_image, readable_formats)
 from .files import check_output, whole_file, write_json
 from .coco import CocoFolder, coco_results
-from .center_offset import suppress_duplicates
 from .model import LogoCap, PoseNetwork
 from .checkpoints import load_network, patch, with_names
 from .command import check_device, command, load_batches
@@ -161,9 +159,14 @@ def best_first(
     order = stay[np.argsort(-scores[stay], kind='stable')]
     return poses[order], scores[order]
 
+def _sent(tensor, device):
+    "A tensor on a device; to a GPU it is on its way while the program goes on."
+    if device.type != 'cuda': return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
 def detect(
     network:PoseNetwork, # in evaluation mode
-    inputs:torch.Tensor, # B×3×H×W normalized images
+    inputs:torch.Tensor, # B×3×H×W pixels of uint8, or normalized
     matrices:torch.Tensor, # B×2×3, image px → input px
     flip_test:bool=True, # average with the mirrored images
     levels:tuple=None, # some of the network's levels; None: its default
@@ -172,19 +175,21 @@ def detect(
 
     The convolutions are run once for all levels. Raises as `check_levels` does.
     """
-    levels = levels or network.levels[-1:]
+    levels = tuple(levels or network.levels[-1:])
     check_levels(network, levels)
-    parameter = next(network.parameters())
-    back = invert_affine(matrices.to(parameter.device))[:, None, None]
-    found = {}
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        fields = network.lean_fields(inputs.to(parameter), flip_test)
-        for level, out in network.poses_of(fields, inputs.shape[-2:], levels).items():
-            poses, scores, keep = out['poses'], out['scores'], out['valid']
-            if network.suppress: keep = suppress_duplicates(poses, scores, keep)
-            poses = torch.cat([transform_points(poses[..., :2], back), poses[..., 2:]], -1)
-            arrays = [t.cpu().numpy() for t in (keep, poses, scores)]
-            found[level] = [best_first(*one) for one in zip(*arrays)]
+        inputs, back = _sent(inputs, device), _sent(invert_affine(matrices), device)
+        trim = device.type == 'cpu' # elsewhere, to ask how many count would take longer
+        people = network.to_people(inputs, back, flip_test, levels, trim)
+    people = people.cpu().numpy() # levels×B×N×(3K+2)
+
+    found = {}
+    for level, batch in zip(levels, people):
+        found[level] = []
+        for rows in batch:
+            poses, scores, keep = rows[:, :-2], rows[:, -2], rows[:, -1]
+            found[level].append(best_first(keep, poses.reshape(len(rows), -1, 3), scores))
     return found
 
 # %% ../nbs/17_predict.ipynb #59338b4d
@@ -291,7 +296,7 @@ def read_ahead(
 # %% ../nbs/17_predict.ipynb #9142a1f0
 def detect_each(
     model:PoseNetwork, # in evaluation mode
-    batch:list, # triples: number, network input, matrix
+    batch:list, # triples: number, pixels, matrix
     flip_test:bool, # average with the mirrored images
     level:str, # one of the network's
 ) -> dict: # number → keypoints and scores, or the error that took their place
@@ -328,7 +333,7 @@ def stream_poses(
     behind = deque() # images that are not given back yet
     returned = 0
 
-    def read(image): return network_input(image, side, upright=True)
+    def read(image): return network_pixels(image, side, upright=True)
 
     def ready():
         "Images whose turn it is and whose poses are known."
@@ -387,7 +392,7 @@ def predict(self:PoseNetwork,
 
 # %% ../nbs/17_predict.ipynb #74393601
 class SplitInputs(torch.utils.data.Dataset):
-    """Network inputs of a split's images, for a DataLoader: image id, 3×H×W input, 2×3 matrix.
+    """Pixels of a split's images, for a DataLoader: image id, 3×H×W uint8, 2×3 matrix.
 
     Raises ValueError naming a wrong image.
     """
@@ -404,15 +409,15 @@ class SplitInputs(torch.utils.data.Dataset):
     def __getitem__(self, n):
         image_id, path, info = self.images[n]
         image = read_image(path, size=(info['width'], info['height']))
-        return image_id, *network_input(image, self.short_side)
+        return image_id, *network_pixels(image, self.short_side)
 
     def bytes_of(self,
         batch:list, # positions of images of equal input size
-    ) -> int: # of their network inputs
+    ) -> int: # of their pixels
         "What a batch takes in memory."
         info = self.images[batch[0]][2]
         width, height = input_size(info['width'], info['height'], self.short_side)
-        return len(batch) * 3 * 4 * width * height # float32
+        return len(batch) * 3 * width * height
 
     def batches(self,
         size:int, # images at most

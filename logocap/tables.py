@@ -33,6 +33,7 @@ from .upper_bound import reach
 from .checkpoints import find_weights, load_network
 from .model import LogoCap
 from .command import check_device
+from .fast import optimized, to_people
 from .predict import detect_split
 
 # %% ../nbs/19_tables.ipynb #9629d709
@@ -160,6 +161,8 @@ class Scales(nn.Module):
 
     def poses_of(self, *args): return self.network.poses_of(*args)
 
+    to_people = to_people
+
     def fields(self,
         images:torch.Tensor, # B×3×H×W
         flip_test:bool=False, # average with the mirrored images
@@ -270,7 +273,7 @@ class Detector:
     ): # a `PoseNetwork` of whatever method, or Scales of one
         "The network on its device, with the short side in use; raises as `load_network` does."
         if self.last[0] != weights:
-            model = load_network(weights, self.device).optimize()
+            model = optimized(load_network(weights, self.device))
             self.seen[weights] = model.short_side, model.widths['width'], model.method
             if self.short_side is not None: model.short_side = self.short_side
             if self.scales != (1,): model = Scales(model, self.scales).eval()

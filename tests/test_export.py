@@ -21,6 +21,7 @@ from logocap.lab.export import (
     export_network,
     need,
     pose_differences,
+    reweigh_factors,
     window_factors,
 )
 from logocap.kem import global_kem, global_mesh
@@ -138,7 +139,7 @@ def test_factors(height, width):
     rows, cells, columns = window_factors(heatmaps, poses)
     products = rows @ cells @ columns.transpose(-1, -2)
     assert torch.allclose(products, windows, rtol=0, atol=2e-4)
-    adapted = adapt_factors(rows, cells, columns, kam)
+    adapted = adapt_factors(*reweigh_factors(rows, cells, columns), kam)
     assert torch.allclose(adapted, attract(reweigh(windows), kam), rtol=0, atol=1e-5)
     rows, cells, columns = window_factors(heatmaps, poses, 1)  # a single point
     points = (rows @ cells @ columns.transpose(-1, -2))[..., 0, 0]

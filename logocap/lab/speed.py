@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from ..images import network_input
+from ..images import network_input, network_pixels
 from ..files import check_output, whole_file, write_json
 from ..center_offset import find_centers, initial_poses, suppress_duplicates, upsample
 from ..fast import heatmap_windows
@@ -313,7 +313,7 @@ def _whole(model, image, flip_test, batch=1):
     def run():
         inputs, matrices = [], []
         for _ in range(batch):
-            x, matrix = network_input(image, short)
+            x, matrix = network_pixels(image, short)
             inputs.append(x)
             matrices.append(matrix)
         detect(model, torch.stack(inputs), torch.stack(matrices), flip_test)
