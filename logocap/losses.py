@@ -6,7 +6,7 @@
 __all__ = ['VARIANTS', 'FACTORS', 'check_variant', 'pad_people', 'stride_cells', 'window_cells', 'draw_bumps', 'area_ranks',
            'draw_offsets', 'make_targets', 'heatmap_loss', 'offset_loss', 'mesh_similarity', 'labeled_mean',
            'best_person', 'match_people', 'kam_loss', 'adapted_target', 'adapted_loss', 'sent_instances', 'tall_map',
-           'tall_mesh', 'training_stages', 'fast_loss', 'slow_loss', 'total_loss']
+           'tall_mesh', 'window_shares', 'sent_kem', 'training_stages', 'fast_loss', 'slow_loss', 'total_loss']
 
 # %% ../nbs/08_losses.ipynb #2e6fc3e7
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from .keypoints import PERSON, Skeleton, keypoint_similarity, oks
 from .center_offset import find_centers, initial_poses, person_centers, upsample
 from .upper_bound import best_cells
-from .kem import global_kem, global_mesh, local_kem, local_mesh
+from .kem import local_kem, local_mesh
 from .adaptation import attract, reweigh
 
 # %% ../nbs/08_losses.ipynb #5514c832
@@ -372,6 +372,37 @@ def tall_mesh(
     y = y.clamp(0, height - stride) + height * image.view(-1, 1, 1, 1)
     return torch.stack([x, y], -1)[None]
 
+# %% ../nbs/08_losses.ipynb #d49eb60c
+def window_shares(
+    middles:torch.Tensor, # …: the middle of each window along an axis, input px
+    cells:int, # of the heatmaps along this axis
+    size:int, # of the network input along it, px
+    side:int=97, # a, pixels a side of the windows
+) -> torch.Tensor: # …×side×cells, rows that add up to 1
+    "How much of each cell, upsampled, is in each pixel of windows: R, along one axis."
+    device = middles.device
+    upsampling = F.interpolate(torch.eye(cells, device=device)[None], size, mode='linear')[0].T
+    pixels = middles[..., None] + torch.arange(side, device=device) - side // 2
+    pixels = pixels.clamp(0, size - 1)
+    before = pixels.floor().long()
+    after = (before + 1).clamp(max=size - 1)
+    return torch.lerp(upsampling[before], upsampling[after], (pixels - before)[..., None])
+
+def sent_kem(
+    heatmaps:torch.Tensor, # B×(K+1)×h×w at stride 4
+    initial:torch.Tensor, # P×K×2 poses, input px
+    image:torch.Tensor, # P, whose image each instance is in
+    size:tuple, # H, W of the network input, px
+    side:int=97, # a, pixels a side of the windows
+) -> torch.Tensor: # P×K×a×a float32
+    "Global expansion maps of instances of several images (Eq. 8, first half)."
+    x, y = initial.unbind(-1)
+    columns = window_shares(x, heatmaps.shape[3], size[1], side)
+    rows = window_shares(y, heatmaps.shape[2], size[0], side)
+    maps = heatmaps[:, :-1].float()[image]
+    with torch.autocast(maps.device.type, enabled=False): # places are read off these maps
+        return rows @ maps @ columns.transpose(-1, -2)
+
 # %% ../nbs/08_losses.ipynb #036368c2
 def training_stages(
     heatmaps:torch.Tensor, # B×(K+1)×h×w
@@ -390,8 +421,8 @@ def training_stages(
     Of the P instances that are sent: kam P×K×m×m, not clamped; adapted P×K×a×a; initial P×K×2;
     truth, similarity, weight and matched as in `match_people`; image P. And heatmaps, offsets.
     Poses are found on detached maps."""
-    upsampled = upsample(heatmaps, size)
-    centers, valid = find_centers(upsampled[:, -1].detach(), n)
+    center_map = upsample(heatmaps[:, -1:].detach(), size)[:, 0]
+    centers, valid = find_centers(center_map, n)
     initial = initial_poses(centers, offsets.detach())
     match = match_people(
         initial, targets['people'], targets['areas'], variant, window, skeleton=skeleton)
@@ -401,8 +432,7 @@ def training_stages(
 
     mesh = tall_mesh(local_mesh(sent['initial'], window, skeleton), image, size[0], 4)
     kam = cmp(local_kem(tall_map(embedding), mesh)[0]).float()
-    mesh = tall_mesh(global_mesh(sent['initial']), image, size[0], 1)
-    kem = global_kem(tall_map(upsampled), mesh)
+    kem = sent_kem(heatmaps, sent['initial'], image, size)[None]
     adapted = attract(reweigh(kem), kam[None])[0]
     return dict(sent, image=image, heatmaps=heatmaps, offsets=offsets, kam=kam, adapted=adapted)
 
