@@ -1,4 +1,5 @@
 "Packaging: everything is read from settings.ini, which nbdev reads too."
+import re
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
@@ -9,11 +10,20 @@ cfg = config['DEFAULT']
 name = cfg['lib_name']
 extras = ('dev', 'docs', 'export', 'video')
 
+
+def long_description():
+    "README.md, its links and pictures found from wherever it is shown."
+    text = Path('README.md').read_text(encoding='utf-8')
+    repository, branch = cfg['git_url'], cfg['branch']
+    text = re.sub(r'(!\[[^]]*\]\()(?!\w+:|#)', rf'\1{repository}/raw/{branch}/', text)
+    return re.sub(r'((?<!!)\[[^]]*\]\()(?!\w+:|#)', rf'\1{repository}/blob/{branch}/', text)
+
+
 setup(
     name=name,
     version=cfg['version'],
     description=cfg['description'],
-    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description=long_description(),
     long_description_content_type='text/markdown',
     author=cfg['author'],
     author_email=cfg['author_email'],
@@ -30,8 +40,11 @@ setup(
     ],
     packages=[*find_packages(include=[name, f'{name}.*']), f'{name}.data'],
     package_dir={f'{name}.data': 'data'},
-    # of the data only the paper's tables and one record of times travel in a wheel
-    package_data={name: ['weights/*'], f'{name}.data': ['paper_tables.json', 'speed.json']},
+    # what travels: the default network, the paper's tables and one record of times
+    package_data={
+        name: ['weights/people-11.safetensors'],
+        f'{name}.data': ['paper_tables.json', 'speed.json'],
+    },
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={part: cfg[f'{part}_requirements'].split() for part in extras},
