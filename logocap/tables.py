@@ -34,6 +34,7 @@ from .checkpoints import find_weights, load_network
 from .model import LogoCap
 from .command import check_device
 from .fast import optimized, to_people
+from .people.drawn import own_people
 from .predict import detect_split
 
 # %% ../nbs/19_tables.ipynb #9629d709
@@ -67,11 +68,14 @@ def bound_results(
 def own_data(
     name:str, # file or folder of the project's data
 ) -> Path: # where it lies
-    "Data that comes with the project; raises FileNotFoundError where this copy lacks it."
+    """Data that comes with the project; people are drawn anew where this copy lacks them.
+
+    Raises FileNotFoundError for anything else that is missing."""
     package = Path(str(resources.files('logocap'))).resolve()
     for folder in (package.parent/'data', package/'data'):
         place = folder/name
         if place.exists(): return place
+    if name == 'people': return own_people()
     missing = package.parent/'data'/name
     raise FileNotFoundError(f'{missing}: not in this copy; data/README.md says how it is made')
 
