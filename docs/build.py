@@ -353,8 +353,8 @@ def commands_page():
 def models_page(
     source: Path,  # folder of the pages, for the images
 ) -> str:  # Markdown
-    "The model cards, logocap/weights/README.md, or what stands in until there are any."
-    cards = ROOT / cfg['lib_name'] / 'weights/README.md'
+    "The model cards, data/weights/README.md, or what stands in until there are any."
+    cards = ROOT / 'data/weights/README.md'
     if cards.is_file():
         text = with_images(cards.read_text(encoding='utf-8'), cards.parent, source)
         return repository_links(text, cards.parent.relative_to(ROOT).as_posix())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYPOINTS', 'SKELETON', 'FLIP', 'SIGMAS', 'PERSON', 'Skeleton', 'example_people', 'people_tensors', 'show_poses',
-           'show_map', 'load_example', 'keypoint_similarity', 'oks']
+           'show_map', 'load_example', 'keypoint_similarity', 'oks', 'keypoint_gains']
 
 # %% ../nbs/00_keypoints.ipynb #b9b82ca3
 from dataclasses import dataclass
@@ -166,16 +166,23 @@ def show_map(
     final=None, # x, y of the final keypoint, px from the initial one
     ax=None, # matplotlib axes to draw into; None: new ones
     title:str=None, # title of the axes
+    reach:float=None, # px shown on each side; None: the whole map
+    signed:bool=False, # values of both signs: blue below 0, red above
 ): # the matplotlib axes
     "Draw a map around an initial keypoint (white +); red ×: the true, black dot: the final one."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(3.6, 3.6))[1]
     half = step * len(values) / 2
-    ax.imshow(values, extent=(-half, half, half, -half), vmin=0)
-    ax.plot(0, 0, 'w+', ms=9, mew=1.5, label='initial')
+    values = torch.as_tensor(values)
+    extent = (-half, half, half, -half)
+    highest = values.abs().max().item()
+    if signed: ax.imshow(values, extent=extent, vmin=-highest, vmax=highest, cmap='RdBu_r')
+    else: ax.imshow(values, extent=extent, vmin=0)
+    ax.plot(0, 0, '+', color='k' if signed else 'w', ms=9, mew=1.5, label='initial')
     if true is not None: ax.plot(*true, 'rx', ms=7, mew=1.5, label='true')
     if final is not None: ax.plot(*final, 'ko', ms=5, mec='w', label='final')
-    ax.set(xlim=(-half, half), ylim=(half, -half), xlabel='x, px', ylabel='y, px')
+    shown = reach or half
+    ax.set(xlim=(-shown, shown), ylim=(shown, -shown), xlabel='x, px', ylabel='y, px')
     if title: ax.set_title(title)
     return ax
 
@@ -183,9 +190,10 @@ def show_map(
 def load_example(
     file='../data/example.npz', # in the repository, as seen from the notebooks of the method
 ) -> dict: # name → tensor, float32 but for the image
-    "What a trained network says of one drawn image."
+    "What a trained network says of one drawn image; `data/crowd.npz` is another one."
     with np.load(file) as arrays: example = {name: torch.as_tensor(arrays[name]) for name in arrays}
-    example['features'] = example['features'] * example.pop('unit')  # stored in 8 bits
+    if 'features' in example:  # stored in 8 bits
+        example['features'] = example['features'] * example.pop('unit')
     for name, array in example.items():
         if name != 'image': example[name] = array.float()
     return example
@@ -231,3 +239,15 @@ def _box_similarity(pred, boxes, area, skeleton):
     high = (corner + 2 * size)[..., None, :]
     nearest = torch.minimum(torch.maximum(pred, low), high)  # to each keypoint, in the wide box
     return keypoint_similarity(pred, nearest, area, skeleton).mean(-1)
+
+# %% ../nbs/00_keypoints.ipynb #0bab3788
+def keypoint_gains(
+    before:torch.Tensor, # M×K×2 poses before a step, px
+    after:torch.Tensor, # M×K×2 the same poses after it
+    people:torch.Tensor, # M×K×3 the true people: x, y, v
+    areas:torch.Tensor, # M, px²
+) -> torch.Tensor: # M×K, between -1 and 1
+    "What a step adds to the similarity of labeled keypoints of people found (OKS 0.5); others: 0."
+    found = torch.maximum(oks(before, people, areas), oks(after, people, areas)) >= .5
+    was, is_now = (keypoint_similarity(pose, people[..., :2], areas) for pose in (before, after))
+    return (is_now - was) * found[:, None] * (people[..., 2] > 0)

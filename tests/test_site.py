@@ -361,12 +361,12 @@ def test_report_and_model_cards_appear_when_they_are_there(tmp_path, monkeypatch
     assert 'Nothing has been written' in report
     assert report.count('| 7 |') == 1
     assert 'Words.' in report
-    (tmp_path / 'logocap/weights').mkdir(parents=True)
-    (tmp_path / 'logocap/weights/README.md').write_text(
-        '# Cards\n\nSee [data](../../data/README.md), [people](../../nbs/people/04_drawn.ipynb) '
+    (tmp_path / 'data/weights').mkdir(parents=True)
+    (tmp_path / 'data/weights/README.md').write_text(
+        '# Cards\n\nSee [data](../README.md), [people](../../nbs/people/04_drawn.ipynb) '
         'and ![a curve](curve.png).\n'
     )
-    (tmp_path / 'logocap/weights/curve.png').write_bytes(b'curve')
+    (tmp_path / 'data/weights/curve.png').write_bytes(b'curve')
     cards = build.models_page(tmp_path)
     assert (
         f'[data]({build.BLOB}/data/README.md), [people](people/04_drawn.ipynb) '
