@@ -15,7 +15,7 @@ LOCK ?=
 .PHONY: help tables test test-processors stress lock audit lab docs docs-serve readme notebooks clean
 help:
 	@echo 'make tables      every table and figure, and a report of them, on the embedded drawn people'
-	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables OPTIONS="..."]'
+	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables AGAIN=1 OPTIONS="..."]'
 	@echo 'make test        export is up to date, notebooks run, commands work, and all reads well'
 	@echo 'make test-processors'
 	@echo '                 what depends on rounding, under other instruction sets, with one and two threads [ONLY=avx2]'
@@ -40,15 +40,10 @@ else
 endif
 	touch $@
 
-# Table 1 comes first, because it is what most people wait for; then single images are timed, once, for Table 4.
-SPEED = $(OUT)/speed/speed.json
+# Table 1 comes first, because it is what most people wait for. What an earlier run has made is shown again; AGAIN=1 measures times anew.
 MEASURE = $(BIN)/logocap-tables $(if $(DATA),--data '$(DATA)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(WEIGHTS),--weights $(WEIGHTS)) --out '$(OUT)'
 tables: $(READY)
-ifeq ($(TABLE),all)
-	$(MEASURE) --table 1 $(OPTIONS)
-	test -f '$(SPEED)' || $(BIN)/logocap-speed --parts single --rounds 2 --out '$(OUT)/speed'
-endif
-	$(MEASURE) --table '$(TABLE)' $(if $(filter all,$(TABLE)),--speed '$(SPEED)') $(OPTIONS)
+	$(MEASURE) --table '$(TABLE)' $(if $(filter all 4,$(TABLE)),--times) $(if $(AGAIN),--again) $(OPTIONS)
 
 # The front page measures Table 1 and takes longest, so it runs beside the others instead of after them. What is red stops nothing: all four parts run, and the last line names each.
 test: $(READY)

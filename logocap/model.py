@@ -129,7 +129,10 @@ ABLATIONS = dict( # level → what is changed
     no_gaussian=dict(gaussian=False),
     top1=dict(weight=1.),
     global33=dict(side=33),
-    global65=dict(side=65))
+    global65=dict(side=65),
+    global129=dict(side=129),
+    between=dict(between=True),
+    both=dict(side=129, between=True))
 
 def middle(
     maps:torch.Tensor, # …×a×a
@@ -143,11 +146,12 @@ def ablated(
     stages:dict, # of both keypointers
     attracted:bool=True, # convolve with the attraction maps
     side:int=97, # a, pixels a side of the global window
-    **options, # of `adapt`: gaussian, weight, shift
+    **options, # of `adapt`: gaussian, weight, shift, between
 ) -> torch.Tensor: # B×N×K×3
     "The adaptation but for one piece."
     kam = stages['kam'] if attracted else None
-    kem = middle(stages['kem'], side)
+    if side <= stages['kem'].shape[-1]: kem = middle(stages['kem'], side)
+    else: kem = global_kem(stages['upsampled'], global_mesh(stages['initial'], side))
     return adapt(kem, kam, stages['initial'], stages['centers'], **options)
 
 # %% ../nbs/09_model.ipynb #4a8e12a1

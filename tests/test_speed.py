@@ -13,6 +13,7 @@ import logocap.predict
 from logocap.adaptation import attract, reweigh
 from logocap.center_offset import suppress_duplicates
 from logocap.images import network_input
+from logocap.kem import global_kem, global_mesh
 from logocap.coco import CocoFolder, average_precision
 from logocap.model import ABLATIONS, LEVELS, LogoCap, busiest, middle
 from logocap.checkpoints import load_network
@@ -57,12 +58,18 @@ def explained(level, kept, initial, at, xy):
     that were read out, up to rounding, which lead to the place xy."""
     options = ABLATIONS.get(level, {})
     kem, kam = (kept[name][at][None, None, None] for name in ('kem', 'kam'))
-    kem = middle(kem, options.get('side', 97))
+    side = options.get('side', 97)
+    if side > 97:
+        kem = global_kem(kept['upsampled'], global_mesh(initial, side))[at][None, None, None]
+    kem = middle(kem, side)
     if options.get('gaussian', True):
         kem = reweigh(kem)
     values = (attract(kem, kam) if options.get('attracted', True) else kem).flatten()
     size, weight = kem.shape[-1], options.get('weight', 0.75)
     first, second = ((values - v).abs().le(1e-6 * v).nonzero()[:, 0] for v in values.topk(2).values)
+    if options.get('between'):  # the highest cell's place, and half a pixel around it
+        near = torch.stack([first % size, first // size], -1) - size // 2 + initial[at]
+        return bool((near - xy).abs().amax(-1).le(0.51).any())
 
     def place(cell):
         return (
