@@ -1,22 +1,27 @@
-"""The room nbs/11c_report.ipynb: kinds of errors on made-up detections, what refinement returns,
-the page, every file of `--table all`."""
+"""The room nbs/lab/01_report.ipynb: kinds of errors on made-up detections, what refinement returns,
+the page in a real browser, every file of `--table all`."""
 
 import json
+import re
 import numpy as np
 import pytest
 from logocap.keypoints import KEYPOINTS, example_people, people_tensors
-from logocap.coco import CocoFolder, coco_results
+from logocap.coco import METRICS, CocoFolder, coco_results
+from logocap.lab.compare import comparison_lines
 from logocap.lab.report import (
     ERRORS,
+    Job,
+    Part,
     choose_networks,
     count_errors,
     keypoint_errors,
     make_parts,
+    missing_networks,
+    plan_steps,
     refinement,
     report_page,
-    save_figure,
 )
-from logocap.tables import Detector, own_data
+from logocap.tables import ABLATION_ROWS, Detector, own_data, save_figure
 
 
 @pytest.fixture(scope='module')
@@ -79,20 +84,84 @@ def test_refinement_of_a_network_that_finds_nobody(drawn, tiny, tmp_path):
     assert shown['poses'].shape[1:] == (17, 3)
 
 
-def test_page(tmp_path):
+@pytest.fixture(scope='module')
+def page(tmp_path_factory):
+    "A report of made-up numbers: a wide table, rows of the paper beside ours, a figure."
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(3, 2))
+    out = tmp_path_factory.mktemp('page')
+    fig = Figure(figsize=(9, 3))
     fig.add_subplot().plot([1, 2])
-    assert save_figure(fig, tmp_path, 'line') == save_figure(fig, tmp_path, 'again')
-    assert (tmp_path / 'line.png').read_bytes() == (tmp_path / 'again.png').read_bytes()
-    page = report_page(
-        [('A & B', [['', 'AP'], ['x', '1 < 2']], 'note', tmp_path / 'line.png', dict(seconds=1))]
+    save_figure(fig, out, 'line')
+    made = dict(mean=dict.fromkeys(METRICS, 27.0), spread=dict.fromkeys(METRICS, 0.6))
+    lines = comparison_lines('table2', dict(here={'LOGO-CAP-W8': made}))
+    wide = [['', *(f'val, {m}' for m in 3 * METRICS)], ['CenterNet, with matching', *15 * ['22.6']]]
+    parts = [
+        Part('A & B', 'as `optimize` has it', [['', 'AP'], ['x', '1 < 2']], record=dict(seconds=1)),
+        Part('Table 2', '', lines, found='LOGO-CAP reaches **27.0** AP.'),
+        Part('Wide', '', wide, 'line', remarks=['A remark.']),
+    ]
+    (out / 'report.html').write_text(report_page(parts, out), encoding='utf-8')
+    return out / 'report.html'
+
+
+def test_page(page):
+    text = page.read_text(encoding='utf-8')
+    assert '<h2>A &amp; B</h2>' in text
+    assert '<td>1 &lt; 2</td>' in text
+    assert 'as <code>optimize</code> has it' in text and '`' not in text
+    assert text.count('LOGO-CAP reaches <b>27.0</b> AP.') == 2  # in its section and at the top
+    # nothing is loaded from elsewhere
+    assert not re.search(r'(src|href)="(?!#|data:)', text)
+
+
+FACTS = '''() => ({
+  page: [document.documentElement.scrollWidth, innerWidth],
+  boxes: [...document.querySelectorAll('.wide')].map(box => ({
+    name: box.ariaLabel, needs: box.scrollWidth, has: box.clientWidth,
+    first: box.querySelector('tbody th')?.getBoundingClientRect().width ?? 0,
+    shadow: getComputedStyle(box).backgroundImage.includes('gradient')})),
+  colors: [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color],
+  links: [...document.querySelectorAll('nav a')].map(a => a.getAttribute('href').slice(1)),
+  ids: [...document.querySelectorAll('section')].map(s => s.id)})'''
+
+
+@pytest.mark.parametrize('width', (1280, 1920))
+def test_everything_is_in_view_on_a_desk(page, open_page, width):
+    "No table is wider than its box, and every line of the contents leads to a section."
+    facts = open_page(page.as_uri(), width).evaluate(FACTS)
+    assert facts['boxes'] and all(box['needs'] <= box['has'] for box in facts['boxes'])
+    assert facts['page'][0] <= facts['page'][1]
+    assert facts['links'] == facts['ids']
+
+
+def test_phone(page, open_page):
+    """The page itself does not scroll sideways; names leave room for numbers, stay in view when a
+    table scrolls, and a shadow says that it does."""
+    phone = open_page(page.as_uri(), 390, 844)
+    facts = phone.evaluate(FACTS)
+    assert facts['page'][0] <= facts['page'][1]
+    for box in facts['boxes']:
+        assert box['first'] < box['has'] / 2 and box['shadow'], box
+    table = phone.get_by_role('region', name='Wide')
+    name = table.locator('tbody th').first
+    before = name.bounding_box()['x']
+    assert table.evaluate('box => { box.scrollLeft = 9999; return box.scrollLeft }') > 100
+    assert name.bounding_box()['x'] == before
+    ours = phone.get_by_role('region', name='Table 2').locator('td.here').first.bounding_box()
+    assert ours['x'] + ours['width'] < 390  # the paper's AP and ours, without scrolling
+
+
+def test_dark(page, open_page):
+    "As the system has it, figures included: their white is the page's."
+    light = open_page(page.as_uri()).evaluate(FACTS)['colors']
+    dark_page = open_page(page.as_uri(), color_scheme='dark')
+    dark = dark_page.evaluate(FACTS)['colors']
+    assert light[0] == 'rgb(255, 255, 255)' and dark[0] != light[0] and dark[1] != light[1]
+    fills = dark_page.evaluate(
+        "[...document.querySelectorAll('figure svg path')].map(p => getComputedStyle(p).fill)"
     )
-    assert '<h2>A &amp; B</h2>' in page
-    assert '<td>1 &lt; 2</td>' in page
-    assert 'src="data:image/png;base64,' in page
-    assert 'http' not in page.replace('http://www.w3.org', '')
+    assert dark[0] in fills and 'rgb(255, 255, 255)' not in fills
 
 
 def test_networks_that_are_named():
@@ -102,8 +171,27 @@ def test_networks_that_are_named():
     assert choose_networks(['a'], prior=['c'])['prior'] == ['c']
 
 
+def test_a_network_looks_once(drawn, tmp_path):
+    "All levels of all parts at the first part that asks, and what is missing is named."
+    detector = Detector(drawn, tmp_path, device='cpu', limit=2)
+    networks = dict(weights=['people-11'], baseline=['baseline-11'], ablated={}, prior=[])
+    job = Job(detector, networks, tmp_path)
+    steps = plan_steps(job, ['1', 'ablations', 'intervals', '2', '3', 'errors'])
+    first, *later = steps.values()
+    assert [(s.weights, set(s.levels)) for s in first] == [
+        ('people-11', set(ABLATION_ROWS)),
+        ('baseline-11', {'none'}),
+    ]
+    assert [s.detector.folder.split for part in later for s in part] == 2 * ['occluded']
+    (text,) = missing_networks(job, 'prior')
+    assert 'centernet, dekr, associative_embedding, logocap' in text
+    assert 'logocap-train --method centernet' in text and '--prior runs/' in text
+    (text,) = missing_networks(job, 'ablations')
+    assert 'window15' in text and '--ablated paper=runs/paper/model.safetensors' in text
+
+
 def test_everything(drawn, tiny, tmp_path, capsys):
-    "Every file is there, and a table that is asked for again is not computed again."
+    "Every file is there, and what is asked for again is shown with the record of the first time."
     networks = dict(weights=[tiny], baseline=[tiny], ablated={}, prior=[tiny, 'centernet-21'])
     make_parts(
         'all',
@@ -111,16 +199,32 @@ def test_everything(drawn, tiny, tmp_path, capsys):
         networks,
         tmp_path,
     )
+    first, said = capsys.readouterr()
+    assert '3 networks look at' in said.splitlines()[0] or '2 networks look at' in said
+    assert said.count('\n') == 1 + 2 + 4  # the plan; two splits of two networks, and tiny again
     names = {f.name for f in tmp_path.iterdir()}
     tables = ('table1', 'table2', 'table3', 'table4', 'ablations', 'intervals', 'errors', 'prior')
     assert {f'{t}.{form}' for t in tables for form in ('md', 'csv', 'tex', 'json')} <= names
     assert {f'{f}.{form}' for f in ('figure2', 'figure4', 'errors') for form in ('png', 'svg')} | {
         'report.html'
     } <= names
-    before = json.loads((tmp_path / 'table2.json').read_text())['here']
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir() if f.is_file()}
     again = Detector(drawn, tmp_path / 'cache', 64, False, device='cpu', limit=2)
-    make_parts('2', again, networks, tmp_path)
-    assert json.loads((tmp_path / 'table2.json').read_text())['here'] == before
-    assert again.computed == 0
+    make_parts('all', again, networks, tmp_path)
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir() if f.is_file()} == before
+    assert again.computed == 0 and capsys.readouterr().out == first
     with pytest.raises(ValueError, match='no networks of other methods'):
         make_parts('prior', again, dict(networks, prior=[]), tmp_path)
+
+
+def test_spreadsheets_hold_numbers(drawn, tiny, tmp_path):
+    import pandas
+
+    networks = dict(weights=[tiny, tiny], baseline=[tiny], ablated={}, prior=[])
+    detector = Detector(drawn, tmp_path / 'cache', 64, False, device='cpu', limit=2)
+    words_first = dict(table1=1, table2=2, table3=2, table4=2, ablations=1, intervals=1)
+    for name, words in words_first.items():
+        make_parts(name.removeprefix('table'), detector, networks, tmp_path)
+        frame = pandas.read_csv(tmp_path / f'{name}.csv')
+        numbers = frame.iloc[:, words:].select_dtypes('number')
+        assert list(numbers) == list(frame)[words:]

@@ -258,6 +258,7 @@ def measure_table3(
     if any(f.split == 'occluded' for f in folders):
         note += ("occluded: drawn people whose boxes overlap, in OCHuman's place; "
                  'these numbers compare with each other only. ')
+    if detectors: note += 'Mean ± standard deviation where there are several training seeds. '
     if not detectors: note += 'Nothing was measured: name OCHuman with --ochuman. '
     note += remarks
     content = dict(paper=paper_rows('table3'), here=made, provenance=records)

@@ -171,7 +171,7 @@ def error_lines(
 
 ERROR_NOTE = ('good to miss: per cent of the labeled keypoints of people found. '
               'missed, background: people not found and detections of nobody, per 100 true people. '
-              'Detections above the score of the best F1 at OKS 0.5.')
+              'Detections above the score of the best F1 at OKS 0.5; means over training seeds.')
 
 # %% ../../nbs/lab/01_report.ipynb #c3785b72
 def show_errors(
