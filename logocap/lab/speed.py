@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from ..images import network_input, network_pixels, read_image
+from ..images import network_input, network_pixels
 from ..files import check_output, whole_file, write_json
 from ..center_offset import find_centers, initial_poses, suppress_duplicates, upsample
 from ..fast import heatmap_windows
@@ -831,7 +831,7 @@ def measure_protocol(
     for n, i in enumerate(tqdm(warm + image_ids, unit='image', disable=None, delay=2)):
         for flip_test in flips:
             start = time.perf_counter()
-            x, matrix = network_input(read_image(folder.image_path(i)), model.short_side)
+            x, matrix = network_pixels(folder.image_path(i), model.short_side)
             ready = time.perf_counter()
             detect(model, x[None], matrix[None], flip_test)
             done = time.perf_counter() # poses are on the CPU: the device has finished
