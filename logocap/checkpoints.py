@@ -6,8 +6,8 @@
 __all__ = ['LARGEST', 'OTHERS', 'RELEASED_NAMES', 'FACTS', 'NETWORKS', 'read_tensors', 'load_strictly', 'load_imagenet',
            'to_whole_numbers', 'from_whole_numbers', 'write_safetensors', 'read_safetensors', 'embedded_weights',
            'weights_by_name', 'find_weights', 'with_names', 'load_embedded', 'our_name', 'rows', 'read_widths',
-           'widths_of', 'read_facts', 'check_storage', 'read_checkpoint', 'Unfilled', 'fill', 'from_pretrained',
-           'facts_of', 'network_class', 'load_network']
+           'widths_of', 'read_facts', 'check_storage', 'read_checkpoint', 'read_skeleton', 'check_skeleton', 'Unfilled',
+           'fill', 'from_pretrained', 'facts_of', 'network_class', 'load_network']
 
 # %% ../nbs/14_checkpoints.ipynb #a5831131
 import gzip
@@ -15,11 +15,13 @@ import json
 import re
 import warnings
 import zlib
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from .keypoints import PERSON, Skeleton
 from .files import whole_file
 from .hrnet import HRNet
 from .model import LogoCap, PoseNetwork
@@ -446,6 +448,62 @@ def read_checkpoint(
     read_facts(about, file) # what is impossible is said before anything is built
     return tensors, about
 
+# %% ../nbs/14_checkpoints.ipynb #5ce1e1a2
+PoseNetwork.center_map = True # whether the last heatmap is the center's
+
+def _as_skeleton(text):
+    "A skeleton from its text; raises one of `_NO_SKELETON` where it is none."
+    parts = json.loads(text)
+    names, flip, sigmas = (tuple(parts[name]) for name in ('names', 'flip', 'sigmas'))
+    lines = tuple((a, b) for a, b in parts['lines'])
+    texts = [parts['name'], *names]
+    numbers = [*flip, *(end for line in lines for end in line)]
+    fits = (
+        all(type(text) is str and text.isprintable() for text in texts)
+        and all(type(number) is int and 0 <= number < len(names) for number in numbers)
+        and [flip[k] for k in flip] == list(range(len(names)))
+        and len(sigmas) == len(names) and all(0 < sigma <= 1 for sigma in sigmas))
+    if not fits or not names: raise ValueError('its fields do not fit')
+    return Skeleton(names, lines, flip, sigmas, parts['name'])
+
+_NO_SKELETON = (ValueError, TypeError, KeyError, RecursionError)
+
+def read_skeleton(
+    network:type, # a class of `PoseNetwork`
+    tensors:dict, # under our names
+    about:dict, # what the file says of itself
+    file, # where they come from, for messages
+) -> Skeleton: # of the network's poses
+    "The skeleton that a file names, or COCO's person; raises ValueError naming the file."
+    k = rows(tensors, 'heatmap_head.3.weight', file, network.__name__) - network.center_map
+    text = about.get('skeleton')
+    skeleton = PERSON
+    if text is not None:
+        try: skeleton = _as_skeleton(text)
+        except _NO_SKELETON:
+            raise ValueError(f'{file}: gives {text[:40]!r} as its skeleton, not names, lines, '
+                             'mirror and sigmas of keypoints') from None
+    if len(skeleton) != k:
+        said = f'names {len(skeleton)}' if text else f"does not say which; COCO's are {len(PERSON)}"
+        raise ValueError(f'{file}: weights for {k} keypoints, but the file {said}')
+    return skeleton
+
+# %% ../nbs/14_checkpoints.ipynb #5ce1e1a4
+def _told(skeleton):
+    "A skeleton in a few words."
+    some = ', '.join(skeleton.names[:3])
+    more = ', …' if len(skeleton) > 3 else ''
+    return f'{len(skeleton)} keypoints of {skeleton.name} ({some}{more})'
+
+def check_skeleton(
+    skeleton:Skeleton, # of a network
+    data:Skeleton, # of what it is to find or to learn
+    file, # that the message names
+):
+    "Raises ValueError where a network's keypoints are not those of the data."
+    if skeleton.names == data.names: return
+    raise ValueError(f'{file}: a network for {_told(skeleton)}, data with {_told(data)}')
+
 # %% ../nbs/14_checkpoints.ipynb #0f1d7a10
 class Unfilled(torch.overrides.TorchFunctionMode):
     "A context in which nothing is initialized: for networks whose weights come from a file."
@@ -470,7 +528,8 @@ def fill(
     if own != theirs:
         raise ValueError(f'{file}: weights of the method {theirs[:40]}, which are not for {own}')
     widths = network.read_widths(tensors, file)
-    with torch.device('meta'), Unfilled(): model = network(**widths)
+    skeleton = read_skeleton(network, tensors, about, file)
+    with torch.device('meta'), Unfilled(): model = network(**widths, skeleton=skeleton)
     load_strictly(model, tensors, file)
     if widths['width'] == 48: model.short_side = 640 # as released
     for name, value in read_facts(about, file).items(): setattr(model, name, value)
@@ -501,6 +560,7 @@ def facts_of(
     for name, (kind, _, _) in FACTS.items():
         value = getattr(model, name)
         if value != '': facts[name] = f'{value:.6f}' if kind is float else str(value)
+    if model.skeleton != PERSON: facts['skeleton'] = json.dumps(asdict(model.skeleton))
     return facts if model.method == 'logocap' else dict(facts, method=str(model.method))
 
 @patch

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from .keypoints import FLIP, people_tensors
+from .keypoints import PERSON, Skeleton, people_tensors
 from .images import MEAN, STD, read_image, transform_points, warp
 from .files import check_output, whole_file, write_json, write_text
 from .coco import CocoFolder, average_precision, open_split
@@ -39,8 +39,9 @@ from .losses import (
     check_variant, fast_loss, make_targets, pad_people, total_loss, training_stages)
 from .fast import keep_memory
 from .model import LogoCap, PoseNetwork
-from .checkpoints import (
-    NETWORKS, facts_of, network_class, patch, read_checkpoint, with_names)
+from logocap.checkpoints import (
+    NETWORKS, check_skeleton, facts_of, network_class, patch, read_checkpoint, read_skeleton,
+    with_names)
 from .command import check_device, command, load_batches
 from .predict import detect_split
 
@@ -176,10 +177,11 @@ def mirrored_points(
 def mirrored_sample(
     sample:dict, # of a dataset below
     aligned:bool=False, # as in `mirrored_points`
+    skeleton:Skeleton=PERSON, # whose left and right
 ) -> dict: # the same, mirrored
     "A sample as it is in a mirror: left keypoints are right ones there."
     size = sample['image'].shape[1]
-    people = mirrored_points(sample['people'], size, aligned)[:, list(FLIP)]
+    people = mirrored_points(sample['people'], size, aligned)[:, list(skeleton.flip)]
     return dict(
         sample,
         image=sample['image'].flip(1),
@@ -226,6 +228,7 @@ class CocoSamples(torch.utils.data.Dataset):
         seed:int=0, # of all random numbers
     ):
         self.folder = folder
+        self.skeleton = folder.skeleton
         self.recipe = recipe
         self.seed = seed
         annotated = {annotation['image_id'] for annotation in folder.coco.anns.values()}
@@ -249,7 +252,7 @@ def sample(self:CocoSamples,
     image_id:int, # id of the image in the annotation file
     matrix:np.ndarray, # 2×3 affine, image px → input px
     mirror:bool=False, # mirror it afterwards
-) -> dict: # image size×size×3 uint8, people M×17×3, areas M, centers M×2, scale, ignore h×w
+) -> dict: # image size×size×3 uint8, people M×K×3, areas M, centers M×2, scale, ignore h×w
     "An image and its people under an affine map; raises an error that names a file at fault."
     size = (self.recipe.size, self.recipe.size)
     info = self.folder.coco.imgs[image_id]
@@ -257,7 +260,7 @@ def sample(self:CocoSamples,
     image = read_image(self.folder.image_path(image_id), size=(width, height))
     annotations = self.folder.coco.imgToAnns[image_id]
     single = [annotation for annotation in annotations if not annotation['iscrowd']]
-    people, areas, boxes = people_tensors(single)
+    people, areas, boxes = people_tensors(single, self.skeleton)
 
     labeled = (people[..., 2] > 0).any(1, keepdim=True)
     box_centers = boxes[:, :2] + boxes[:, 2:] / 2
@@ -273,7 +276,8 @@ def sample(self:CocoSamples,
         centers=transform_points(centers, affine),
         scale=scale,
         ignore=ignore_mask(annotations, width, height, matrix, size, self.recipe.aligned))
-    return mirrored_sample(sample, self.recipe.aligned) if mirror else sample
+    if not mirror: return sample
+    return mirrored_sample(sample, self.recipe.aligned, self.skeleton)
 
 @patch
 def __getitem__(self:CocoSamples, key):
@@ -290,6 +294,7 @@ def __getitem__(self:CocoSamples, key):
 class DrawnSamples(torch.utils.data.Dataset):
     "Training samples of drawn people, new ones in every epoch, that get harder during the run."
     knows = 'drawn people'
+    skeleton = PERSON
     def __init__(self,
         recipe:Recipe, # size and pace of difficulty
         seed:int=0, # of all random numbers
@@ -334,7 +339,7 @@ def collate(
 ) -> dict: # tensors by name
     """Samples as one batch, people padded to the largest number among them.
 
-    image B×H×W×3, people B×M×17×3, areas B×M, valid B×M, centers B×M×2, ignore B×h×w, scales B"""
+    image B×H×W×3, people B×M×K×3, areas B×M, valid B×M, centers B×M×2, ignore B×h×w, scales B"""
     people, areas, valid = pad_people(
         [sample['people'] for sample in samples], [sample['areas'] for sample in samples])
     centers = [sample['centers'] for sample in samples]
@@ -402,7 +407,7 @@ def logocap_losses(
     size = images.shape[-2:]
     stages = training_stages(
         heatmaps, offsets, embedding, model.cmp, size, targets,
-        variant=recipe.variant, window=model.window)
+        variant=recipe.variant, window=model.window, skeleton=model.skeleton)
     with torch.autocast(images.device.type, enabled=False):
         return total_loss(stages, targets, recipe.variant)
 
@@ -420,11 +425,13 @@ class Method:
 
     def build(self,
         widths:dict, # of a recipe
+        skeleton:Skeleton=PERSON, # of its poses
     ) -> PoseNetwork: # with random weights
         "A network with those of a recipe's widths that it knows."
         known = inspect.signature(self.network).parameters
         widths = self.widths(widths)
-        return self.network(**{name: width for name, width in widths.items() if name in known})
+        widths = {name: width for name, width in widths.items() if name in known}
+        return self.network(**widths, skeleton=skeleton)
 
 def _idle_in_logocap(recipe):
     "Without adaptation, the center-offset network learns alone."
@@ -468,13 +475,14 @@ def start_model(
     backbone, # checkpoint of `load_backbone`, or None
     device, # where to put it
     weights=None, # checkpoint of the whole network to begin with, or None
+    skeleton:Skeleton=PERSON, # of its poses
 ) -> PoseNetwork: # in training mode
     """A fresh network, or with a checkpoint's backbone, or all of a checkpoint.
 
-    Raises as `load_backbone` does."""
+    Raises as `load_backbone` does, and ValueError for a checkpoint of another skeleton."""
     torch.manual_seed(seed)
     method = find_method(recipe.method)
-    model = method.build(recipe.widths)
+    model = method.build(recipe.widths, skeleton)
     for name in method.flat:
         layer = model.get_submodule(name)
         nn.init.normal_(layer.weight, std=1e-3)
@@ -482,7 +490,11 @@ def start_model(
     for name in method.idle(recipe):
         model.get_submodule(name).requires_grad_(False)
     if backbone: load_backbone(model.backbone, backbone)
-    if weights: load_strictly(model, read_checkpoint(find_weights(weights))[0], weights)
+    if weights:
+        tensors, about = read_checkpoint(find_weights(weights))
+        theirs = read_skeleton(method.network, tensors, about, weights)
+        check_skeleton(theirs, skeleton, weights)
+        load_strictly(model, tensors, weights)
     model.short_side = recipe.size
     model.window = recipe.window
     return model.to(device, memory_format=torch.channels_last)
@@ -681,7 +693,8 @@ def _check_same_run(file, asked):
     try: before = dict(json.loads(file.read_text()))
     except (ValueError, TypeError) as e:
         raise ValueError(f'{file}: not the record of a run ({e})') from None
-    before = {'method': 'logocap', 'negatives': False, **before} # the first runs name neither
+    unsaid = dict(method='logocap', negatives=False, keypoints=len(PERSON)) # in the first runs
+    before = {**unsaid, **before}
     for name, value in asked.items():
         if value != before.get(name):
             raise ValueError(
@@ -870,11 +883,14 @@ def train(
     out = Path(out)
 
     # the network, and where its run stands
-    model = start_model(recipe, seed, backbone, procs.device, weights)
+    skeleton = samples.skeleton
+    if validation: check_skeleton(skeleton, validation.skeleton, validation.annotation_file)
+    model = start_model(recipe, seed, backbone, procs.device, weights, skeleton)
     model.knows = samples.knows
     fused = True if procs.device.type == 'cpu' else None # one call; None: PyTorch chooses
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=fused)
-    asked = dict(asdict(recipe), steps=steps, seed=seed, world=procs.world)
+    asked = dict(
+        asdict(recipe), steps=steps, seed=seed, world=procs.world, keypoints=len(skeleton))
     start, best = open_run(out, asked, model, optimizer, procs)
     if first_process: print(samples)
 

@@ -1,20 +1,25 @@
 """Any number of keypoints from 1 up: 17 stands nowhere but in the definition of COCO's person."""
 
+import json
+import re
 import tokenize
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
+from logocap.checkpoints import facts_of, load_network
 from logocap.keypoints import PERSON, Skeleton
 from logocap.losses import make_targets, total_loss, training_stages
 from logocap.model import ABLATIONS, LEVELS, LogoCap
+from logocap.prior.dekr import pose_shape, shape_size
+from logocap.training import Recipe, find_method
 
 PACKAGE = Path(__file__).parents[1] / 'logocap'
 COUNTS = (1, 9, 14, 21)
 REST = (
-    'annotations', 'coco', 'fast', 'predict', 'tables', 'training', 'compare', 'explore', 'export',
-    'report', 'speed', 'associative_embedding', 'centernet', 'dekr')
+    'annotations', 'coco', 'predict', 'tables', 'compare', 'explore', 'export', 'report', 'speed')
 
 
 def made_up(k):
@@ -107,3 +112,89 @@ def test_losses_and_a_step(k, variant):
     optimizer.step()
     assert losses['total'].isfinite()
     assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters()))
+
+
+@pytest.mark.parametrize('k', COUNTS)
+@pytest.mark.parametrize('half', (False, True))
+def test_files(tmp_path, k, half):
+    network = narrow(k)
+    network.save_pretrained(tmp_path / 'own.safetensors', half)
+    again = LogoCap.from_pretrained(tmp_path / 'own.safetensors')
+    assert again.skeleton == made_up(k)
+    assert load_network(tmp_path / 'own.safetensors').skeleton == made_up(k)
+    if not half:
+        tensors = again.state_dict()
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensors[name], tensor)
+    fast = again.optimize()
+    assert fast.skeleton == made_up(k)
+
+
+def test_files_of_persons_say_nothing_of_it(tmp_path):
+    assert 'skeleton' not in facts_of(LogoCap(4, 8, 8, 4, (12, 10, 8), 3))
+
+
+@pytest.mark.parametrize(
+    'text, fault',
+    (
+        (None, "weights for 3 keypoints, but the file does not say which; COCO's are 17"),
+        ('no JSON', "gives 'no JSON' as its skeleton, not names, lines, mirror and sigmas"),
+        ('[]', "gives '[]' as its skeleton"),
+        (dict(names=[]), 'as its skeleton'),
+        (dict(names=['a', 'b']), 'as its skeleton'),
+        (dict(names=['a', 'b\n', 'c']), 'as its skeleton'),
+        (dict(lines=[[0, 3]]), 'as its skeleton'),
+        (dict(lines=[[0, 1, 2]]), 'as its skeleton'),
+        (dict(lines=[[0.0, 1]]), 'as its skeleton'),
+        (dict(flip=[1, 2, 0]), 'as its skeleton'),
+        (dict(flip=[-1, 1, 0]), 'as its skeleton'),
+        (dict(sigmas=[0.1, 0.1, -1]), 'as its skeleton'),
+        (dict(sigmas=[0.1, 0.1, float('nan')]), 'as its skeleton'),
+        (dict(sigmas=0.1), 'as its skeleton'),
+        (dict(name=7), 'as its skeleton'),
+        (asdict(made_up(4)), 'weights for 3 keypoints, but the file names 4'),
+    ),
+)
+def test_files_that_lie(tmp_path, text, fault):
+    network = LogoCap(4, 8, 8, 4, (12, 10, 8), 3, skeleton=made_up(3))
+    if isinstance(text, dict):
+        text = json.dumps(dict(asdict(made_up(3)), **text))
+    about = {} if text is None else dict(skeleton=text)
+    file = tmp_path / 'wrong.pth'
+    torch.save(dict(state_dict=network.state_dict(), about=about), file)
+    with pytest.raises(ValueError, match=re.escape(fault)) as caught:
+        LogoCap.from_pretrained(file)
+    assert str(caught.value).startswith(f'{file}: ') and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('k', COUNTS)
+@pytest.mark.parametrize('name', ('centernet', 'dekr', 'associative_embedding'))
+def test_other_methods(tmp_path, name, k):
+    torch.manual_seed(k)
+    method = find_method(name)
+    recipe = Recipe(dict(width=4, stem=8, c1=8, c2=8), size=64, method=name)
+    model = method.build(recipe.widths, made_up(k))
+    people, areas, valid = some_people(k)
+    targets = make_targets(people, areas, valid, size=(64, 64))
+    images = torch.randn(2, 3, 64, 64)
+    losses = method.losses(model, images, targets, {}, recipe)
+    losses['total'].backward()
+    assert losses['total'].isfinite()
+
+    model.candidates = 12
+    model.eval().save_pretrained(tmp_path / 'own.safetensors')
+    again = load_network(tmp_path / 'own.safetensors')
+    assert (again.method, again.skeleton) == (name, made_up(k))
+    with torch.inference_mode():
+        fields = again.lean_fields(images, True)
+        found = again.poses_of(fields, (64, 64), again.levels)
+    assert all(out['poses'].shape[2:] == (k, 3) for out in found.values())
+
+
+@pytest.mark.parametrize('k', COUNTS)
+def test_shape_of_a_pose(k):
+    skeleton = made_up(k)
+    poses = torch.rand(5, k, 3) * 50
+    assert pose_shape(poses, skeleton).shape == (5, shape_size(skeleton))
+    farther = poses * torch.tensor([2.0, 2, 1]) + torch.tensor([7.0, -3, 0])
+    assert torch.allclose(pose_shape(farther, skeleton), pose_shape(poses, skeleton), atol=1e-4)

@@ -9,6 +9,7 @@ __all__ = ['METHOD', 'find_peaks', 'match_peaks', 'CenterNet', 'centernet_losses
 import torch
 from torch import nn
 import torch.nn.functional as F
+from ..keypoints import PERSON, Skeleton
 from ..hrnet import HRNet
 from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses
 from ..center_offset import unflip_heatmaps, unflip_mean, unflip_offsets, upsample
@@ -20,15 +21,15 @@ from ..training import Method, add_method
 
 # %% ../../nbs/prior/00_centernet.ipynb #c0a10005
 def find_peaks(
-    heatmaps:torch.Tensor, # B×17×h×w at stride 4, keypoints only
+    heatmaps:torch.Tensor, # B×K×h×w at stride 4, keypoints only
     n:int=30, # peaks per keypoint at most
     threshold:float=.1, # least height of a peak
-) -> torch.Tensor: # B×17×n×3: x, y in input px and the height, highest first; height 0: no peak
+) -> torch.Tensor: # B×K×n×3: x, y in input px and the height, highest first; height 0: no peak
     "The highest peaks of each keypoint's heatmap by 3×3 non-maximum suppression."
     maps = heatmaps.float()
     h, w = maps.shape[-2:]
     is_peak = (maps == F.max_pool2d(maps, 3, 1, 1)) & (maps > threshold)
-    height, index = (maps * is_peak).flatten(2).topk(min(n, h * w)) # B×17×n
+    height, index = (maps * is_peak).flatten(2).topk(min(n, h * w)) # B×K×n
     logs = maps.flatten(2).clamp(min=1e-6).log()
 
     def log_at(step): # the logarithms so many cells after the peaks, in reading order
@@ -45,24 +46,24 @@ def find_peaks(
 
 # %% ../../nbs/prior/00_centernet.ipynb #c0a10007
 def match_peaks(
-    poses:torch.Tensor, # B×N×17×2 initial poses, input px
-    peaks:torch.Tensor, # B×17×n×3 of `find_peaks`
+    poses:torch.Tensor, # B×N×K×2 initial poses, input px
+    peaks:torch.Tensor, # B×K×n×3 of `find_peaks`
     margin:float=.1, # what the box adds on each side, as a share of its width or height
-) -> tuple: # poses B×N×17×2, input px; heights of their peaks B×N×17, 0: has not moved
+) -> tuple: # poses B×N×K×2, input px; heights of their peaks B×N×K, 0: has not moved
     "Each keypoint at the nearest peak in the person's box, or where it was (CenterNet's rule)."
     low, high = poses.amin(2), poses.amax(2) # B×N×2
     edge = margin * (high - low)
     low, high = (low - edge)[:, :, None, None], (high + edge)[:, :, None, None] # B×N×1×1×2
-    xy, height = peaks[:, None, ..., :2], peaks[:, None, ..., 2] # B×1×17×n×2, B×1×17×n
-    inside = ((xy >= low) & (xy <= high)).all(-1) & (height > 0) # B×N×17×n
+    xy, height = peaks[:, None, ..., :2], peaks[:, None, ..., 2] # B×1×K×n×2, B×1×K×n
+    inside = ((xy >= low) & (xy <= high)).all(-1) & (height > 0) # B×N×K×n
 
     squares = (xy - poses[..., None, :]).square().sum(-1)
-    distance, nearest = torch.where(inside, squares, torch.inf).min(-1) # B×N×17
+    distance, nearest = torch.where(inside, squares, torch.inf).min(-1) # B×N×K
     moved = distance.isfinite()
 
-    candidates = peaks[:, None].expand(-1, poses.shape[1], -1, -1, -1) # B×N×17×n×3
+    candidates = peaks[:, None].expand(-1, poses.shape[1], -1, -1, -1) # B×N×K×n×3
     index = nearest[..., None, None].expand(-1, -1, -1, 1, 3)
-    chosen = candidates.gather(3, index)[..., 0, :] # B×N×17×3
+    chosen = candidates.gather(3, index)[..., 0, :] # B×N×K×3
     matched = torch.where(moved[..., None], chosen[..., :2], poses)
     return matched, torch.where(moved, chosen[..., 2], 0.)
 
@@ -76,25 +77,29 @@ class CenterNet(PoseNetwork):
         c1:int=32, # channels before the heatmaps
         c2:int=256, # channels before the offsets
         stem:int=64, # channels of HRNet's stem
+        skeleton:Skeleton=PERSON, # of its poses, K keypoints
     ):
         super().__init__()
+        self.skeleton = skeleton
         self.widths = dict(width=width, c1=c1, c2=c2, stem=stem)
         self.backbone = HRNet(width, stem)
-        self.heatmap_head = pointwise_head(self.backbone.channels, c1, 18)
-        self.offset_head = pointwise_head(self.backbone.channels, c2, 34)
+        self.heatmap_head = pointwise_head(self.backbone.channels, c1, len(skeleton) + 1)
+        self.offset_head = pointwise_head(self.backbone.channels, c2, 2 * len(skeleton))
 
 # %% ../../nbs/prior/00_centernet.ipynb #c0b20010
 @patch
 def fields(self:CenterNet,
     images:torch.Tensor, # B×3×H×W
     flip_test:bool=False, # average with the mirrored images
-) -> tuple: # heatmaps B×18×h×w, offsets B×34×h×w in cells
+) -> tuple: # heatmaps B×(K+1)×h×w, offsets B×2K×h×w in cells
     "Heatmaps and offsets at stride 4."
     b = len(images)
     if flip_test: images = torch.cat([images, images.flip(-1)])
     features = self.backbone(images)
-    heatmaps = unflip_mean(self.heatmap_head(features), b, flip_test, unflip_heatmaps)
-    offsets = unflip_mean(self.offset_head(features), b, flip_test, unflip_offsets)
+    heatmaps = self.heatmap_head(features)
+    heatmaps = unflip_mean(heatmaps, b, flip_test, unflip_heatmaps, self.skeleton)
+    offsets = self.offset_head(features)
+    offsets = unflip_mean(offsets, b, flip_test, unflip_offsets, self.skeleton)
     return heatmaps, offsets
 
 # %% ../../nbs/prior/00_centernet.ipynb #c0b20013
@@ -104,21 +109,21 @@ def poses_of(self:CenterNet,
     size:tuple, # H, W of the network input
     levels:tuple=('matched',), # some of `CenterNet.levels`
     trim:bool=True, # only as many candidates as the image with the most people has
-) -> dict: # level → dictionary of poses B×N×17×3, scores B×N, valid B×N
+) -> dict: # level → dictionary of poses B×N×K×3, scores B×N, valid B×N
     "People at one or more levels, from the same maps."
     heatmaps, offsets = fields
     upsampled = upsample(heatmaps, size)
-    centers, valid = find_centers(upsampled[:, 17], self.candidates)
+    centers, valid = find_centers(upsampled[:, -1], self.candidates)
     if trim:
         most = max(int(valid.sum(1).max()), 1)
         centers, valid = centers[:, :most], valid[:, :most] # best first
-    initial = score_poses(upsampled, initial_poses(centers, offsets), centers) # B×N×17×3
+    initial = score_poses(upsampled, initial_poses(centers, offsets), centers) # B×N×K×3
 
     found = {}
     for level in levels:
         poses = initial
         if level == 'matched':
-            xy, height = match_peaks(initial[..., :2], find_peaks(heatmaps[:, :17]))
+            xy, height = match_peaks(initial[..., :2], find_peaks(heatmaps[:, :-1]))
             score = torch.where(height > 0, height * centers[..., None, 2], initial[..., 2])
             poses = torch.cat([xy, score[..., None]], -1)
         scores = pose_scores(poses)

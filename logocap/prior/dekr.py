@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTORS', 'METHOD', 'kernel_places', 'adaptive_convolution', 'read_cells', 'AdaptiveBlock', 'disentangled_head',
-           'pose_shape', 'rescoring_network', 'DEKR', 'dekr_losses', 'dekr_widths', 'judged_poses', 'fit_rescoring',
-           'run_recipe', 'rescoring_command']
+           'shape_size', 'pose_shape', 'rescoring_network', 'DEKR', 'dekr_losses', 'dekr_widths', 'judged_poses',
+           'fit_rescoring', 'run_recipe', 'rescoring_command']
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210002
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 import torch.nn.functional as F
-from ..keypoints import SKELETON, oks
+from ..keypoints import PERSON, Skeleton, oks
 from ..images import normalize
 from ..coco import CocoFolder
 from ..hrnet import HRNet
@@ -25,7 +25,7 @@ from ..adaptation import pose_scores
 from ..losses import fast_loss
 from ..model import PoseNetwork
 from ..command import check_device, command
-from ..checkpoints import patch
+from ..checkpoints import check_skeleton, patch, rows
 from ..training import CocoSamples, DrawnSamples, Method, add_method, Recipe, collate
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210004
@@ -117,7 +117,7 @@ class AdaptiveBlock(nn.Module):
 def disentangled_head(
     c_in:int, # C, channels of the features
     part:int, # channels of a part
-    parts:int=17, # K
+    parts:int=len(PERSON), # K
 ) -> nn.Sequential: # B×c_in×h×w → B×(2·K)×h×w offsets, center − keypoint, in cells
     "Offsets from parts that share nothing but the backbone, two adaptive blocks each."
     channels = parts * part
@@ -130,29 +130,46 @@ def disentangled_head(
         nn.Conv2d(channels, 2 * parts, 1, groups=parts))
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210014
+def shape_size(
+    skeleton:Skeleton, # of the poses
+) -> int: # D, 74 for a person
+    "How many numbers `pose_shape` gives of a pose."
+    return 3 * len(skeleton.lines) + len(skeleton)
+
+def _torso_lines(skeleton):
+    "Which of a skeleton's lines join a shoulder and a hip of one side; without them, all."
+    names = skeleton.names
+    torso = []
+    for n, ends in enumerate(skeleton.lines):
+        for side in ('left', 'right'):
+            if {names[k] for k in ends} == {f'{side}_shoulder', f'{side}_hip'}: torso.append(n)
+    return torso or list(range(len(skeleton.lines)))
+
 def pose_shape(
-    poses:torch.Tensor, # …×17×3: x, y in px, score
-) -> torch.Tensor: # …×74
-    """What the rescoring network sees: 19 limbs as vectors, as lengths, and the 17 scores.
+    poses:torch.Tensor, # …×K×3: x, y in px, score
+    skeleton:Skeleton=PERSON, # theirs
+) -> torch.Tensor: # …×D
+    """What the rescoring network sees: the skeleton's lines as vectors, as lengths, and K scores.
 
     Vectors and lengths are in units of the torso: the mean distance from shoulder to hip, at
     least 1 px.
     """
-    start, end = (list(ends) for ends in zip(*SKELETON))
+    start = [a for a, _ in skeleton.lines]
+    end = [b for _, b in skeleton.lines]
     limbs = poses[..., start, :2] - poses[..., end, :2]
     lengths = limbs.norm(dim=-1)
-    sides = [SKELETON.index((5, 11)), SKELETON.index((6, 12))] # shoulder to hip
-    torso = lengths[..., sides].mean(-1, keepdim=True).clamp(min=1)
+    torso = lengths[..., _torso_lines(skeleton)].mean(-1, keepdim=True).clamp(min=1)
     vectors = (limbs / torso[..., None]).flatten(-2)
     return torch.cat([vectors, lengths / torso, poses[..., 2]], -1)
 
 # %% ../../nbs/prior/01_dekr.ipynb #de220013
 def rescoring_network(
     hidden:int, # neurons of each hidden layer
-) -> nn.Sequential: # …×74 → …×1, the OKS that it expects
+    size:int=shape_size(PERSON), # D, numbers of a pose's shape
+) -> nn.Sequential: # …×D → …×1, the OKS that it expects
     "A perceptron from a pose's shape to its OKS; says 1 before it is trained."
     network = nn.Sequential(
-        nn.Linear(74, hidden),
+        nn.Linear(size, hidden),
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
@@ -173,35 +190,40 @@ class DEKR(PoseNetwork):
         part:int=15, # channels of a keypoint's part
         hidden:int=256, # neurons of the rescoring network's hidden layers
         stem:int=64, # channels of HRNet's stem
+        skeleton:Skeleton=PERSON, # of its poses, K keypoints
     ):
         super().__init__()
+        self.skeleton = skeleton
         self.widths = dict(width=width, c1=c1, part=part, hidden=hidden, stem=stem)
         self.backbone = HRNet(width, stem)
-        self.heatmap_head = pointwise_head(self.backbone.channels, c1, 18)
-        self.offset_head = disentangled_head(self.backbone.channels, part)
-        self.rescoring = rescoring_network(hidden)
+        self.heatmap_head = pointwise_head(self.backbone.channels, c1, len(skeleton) + 1)
+        self.offset_head = disentangled_head(self.backbone.channels, part, len(skeleton))
+        self.rescoring = rescoring_network(hidden, shape_size(skeleton))
 
     @classmethod
     def read_widths(cls, tensors, file):
         widths = super().read_widths(tensors, file)
         channels = widths['part'] # of all parts
-        if channels % 17 or not channels:
+        count = rows(tensors, 'heatmap_head.3.weight', file, cls.__name__) - 1 # K
+        if count < 1 or channels % count or not channels:
             raise ValueError(f'{file}: {channels} channels in tensor offset_head.0.weight '
-                             'cannot be shared by 17 keypoints')
-        return dict(widths, part=channels // 17)
+                             f'cannot be shared by {count} keypoints')
+        return dict(widths, part=channels // count)
 
 # %% ../../nbs/prior/01_dekr.ipynb #de220017
 @patch
 def fields(self:DEKR,
     images:torch.Tensor, # B×3×H×W
     flip_test:bool=False, # average with the mirrored images
-) -> tuple: # heatmaps B×18×h×w, offsets B×34×h×w in cells
+) -> tuple: # heatmaps B×(K+1)×h×w, offsets B×2K×h×w in cells
     "Heatmaps and offsets at stride 4."
     b = len(images)
     if flip_test: images = torch.cat([images, images.flip(-1)])
     features = self.backbone(images)
-    heatmaps = unflip_mean(self.heatmap_head(features), b, flip_test, unflip_heatmaps)
-    offsets = unflip_mean(self.offset_head(features), b, flip_test, unflip_offsets)
+    heatmaps = self.heatmap_head(features)
+    heatmaps = unflip_mean(heatmaps, b, flip_test, unflip_heatmaps, self.skeleton)
+    offsets = self.offset_head(features)
+    offsets = unflip_mean(offsets, b, flip_test, unflip_offsets, self.skeleton)
     return heatmaps, offsets
 
 # %% ../../nbs/prior/01_dekr.ipynb #de220020
@@ -211,11 +233,11 @@ def poses_of(self:DEKR,
     size:tuple, # H, W of the network input; not used
     levels:tuple=('rescored',), # some of `DEKR.levels`
     trim:bool=True, # only as many candidates as the image with the most people has
-) -> dict: # level → dictionary of poses B×N×17×3, scores B×N, valid B×N
+) -> dict: # level → dictionary of poses B×N×K×3, scores B×N, valid B×N
     "People at one or more levels, from the same maps."
     heatmaps, offsets = fields
-    cells_in_map = heatmaps[0, 17].numel()
-    centers, valid = find_centers(heatmaps[:, 17], min(self.candidates, cells_in_map))
+    cells_in_map = heatmaps[0, -1].numel()
+    centers, valid = find_centers(heatmaps[:, -1], min(self.candidates, cells_in_map))
     if trim:
         most = max(int(valid.sum(1).max()), 1)
         centers, valid = centers[:, :most], valid[:, :most] # best first
@@ -231,7 +253,7 @@ def poses_of(self:DEKR,
     for level in levels:
         scores = plain
         if level == 'rescored':
-            expected = self.rescoring(pose_shape(poses))[..., 0]
+            expected = self.rescoring(pose_shape(poses, self.skeleton))[..., 0]
             scores = plain * expected.clamp(0, 1)
         usable = valid & (scores > 0) & scores.isfinite()
         found[level] = dict(poses=poses, scores=scores, valid=usable)
@@ -242,7 +264,7 @@ def poses_of(self:DEKR,
 def lean_fields(self:DEKR,
     images:torch.Tensor, # B×3×H×W
     flip_test:bool=False, # average with the mirrored images
-) -> tuple: # heatmaps B×18×h×w; function: whole cells B×N×2 → their offsets B×N×17×2
+) -> tuple: # heatmaps B×(K+1)×h×w; function: whole cells B×N×2 → their offsets B×N×K×2
     "What poses are read from: the second adaptive block only where there are centers."
     b = len(images)
     if flip_test: images = torch.cat([images, images.flip(-1)])
@@ -253,11 +275,12 @@ def lean_fields(self:DEKR,
         if flip_test:
             mirrored = torch.stack([parts.shape[-1] - 1 - cells[..., 0], cells[..., 1]], -1)
             cells = torch.cat([cells, mirrored])
-        some = self.offset_head[5](self.offset_head[4](parts, cells[:, :, None])) # ×34×N×1
-        offsets = unflip_mean(some, b, flip_test, unflip_offsets)
-        return offsets[..., 0].transpose(1, 2).unflatten(-1, (17, 2))
+        some = self.offset_head[5](self.offset_head[4](parts, cells[:, :, None])) # ×2K×N×1
+        offsets = unflip_mean(some, b, flip_test, unflip_offsets, self.skeleton)
+        return offsets[..., 0].transpose(1, 2).unflatten(-1, (-1, 2))
 
-    heatmaps = unflip_mean(self.heatmap_head(features), b, flip_test, unflip_heatmaps)
+    heatmaps = self.heatmap_head(features)
+    heatmaps = unflip_mean(heatmaps, b, flip_test, unflip_heatmaps, self.skeleton)
     return heatmaps, offsets_at
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210022
@@ -294,7 +317,7 @@ def judged_poses(
     samples, # dataset of training samples, `DrawnSamples` or `CocoSamples`
     pictures:int, # how many of them
     batch_size:int=8, # images at a time
-) -> tuple: # shapes P×74 and OKS P of all P poses found
+) -> tuple: # shapes P×D and OKS P of all P poses found
     "Poses that a network finds in training images, with the flip test, and the OKS of each."
     from tqdm import tqdm
     device = next(model.parameters()).device
@@ -309,17 +332,19 @@ def judged_poses(
 
         people, areas = batch['people'].to(device), batch['areas'].to(device)
         real = batch['valid'].to(device) # B×M: people, not padding
-        similarity = oks(poses[:, :, None, :, :2], people[:, None], areas[:, None]) # B×N×M
+        similarity = oks(
+            poses[:, :, None, :, :2], people[:, None], areas[:, None],
+            skeleton=model.skeleton) # B×N×M
         similarity = similarity * real[:, None]
         best = F.pad(similarity, (0, 1)).amax(-1) # 0 where there is nobody
-        shapes.append(pose_shape(poses)[valid])
+        shapes.append(pose_shape(poses, model.skeleton)[valid])
         worth.append(best[valid])
     return torch.cat(shapes), torch.cat(worth)
 
 # %% ../../nbs/prior/01_dekr.ipynb #de220031
 def fit_rescoring(
     rescoring:nn.Module, # of `rescoring_network`
-    shapes:torch.Tensor, # P×74
+    shapes:torch.Tensor, # P×D
     worth:torch.Tensor, # P, OKS
     epochs:int=20, # passes over the poses
     batch_size:int=256, # poses per step
@@ -380,11 +405,13 @@ def rescoring_command(
         samples = DrawnSamples(recipe, seed)
     else:
         samples = CocoSamples(CocoFolder(data, split), recipe, seed)
+    check_skeleton(model.skeleton, samples.skeleton, file)
     shapes, worth = judged_poses(model, samples, min(pictures, len(samples)))
     if not len(worth): raise ValueError(f'{file}: finds nobody in {pictures} images')
 
     torch.manual_seed(seed)
-    model.rescoring = rescoring_network(model.widths['hidden']).to(worth.device) # a fresh one
+    fresh = rescoring_network(model.widths['hidden'], shapes.shape[1])
+    model.rescoring = fresh.to(worth.device)
     error = fit_rescoring(model.rescoring, shapes, worth, epochs, seed=seed)
     model.save_pretrained(file)
     print(f'{len(worth)} poses of a mean OKS of {worth.mean():.3f}, squared error {error:.4f} '
