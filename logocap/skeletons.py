@@ -113,8 +113,9 @@ def _sigmas_of(category, count):
 def _plain(name): return re.sub(r'[^a-z]', '', str(name).lower())
 
 def _is_numbered(names):
-    "Whether they are 17 names that differ in their numbers only."
-    return len(names) == len(set(names)) == 17 and len({_plain(name) for name in names}) == 1
+    "Whether they are COCO's 17 in number, and differ in their numbers only."
+    if len(set(names)) != len(KEYPOINTS) or len(names) != len(KEYPOINTS): return False
+    return len({_plain(name) for name in names}) == 1
 
 def _is_person(category):
     "Whether a category is COCO's person; raises ValueError where its order is another."
