@@ -76,7 +76,7 @@ def installed(built, tmp_path_factory):
     "The sdist installed into an environment that sees this one's other packages; its programs."
     folder = tmp_path_factory.mktemp('installed')
     venv.create(folder, symlinks=True)
-    (site,) = folder.glob('[lL]ib*/**/site-packages')
+    (site,) = folder.glob('[lL]ib/**/site-packages')
     others = next(path for path in sys.path if path.endswith('site-packages'))
     (site / 'others.pth').write_text(others + '\n')
     programs = folder / ('Scripts' if sys.platform == 'win32' else 'bin')
