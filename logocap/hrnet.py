@@ -129,9 +129,10 @@ class HRNet(nn.Module):
             if not isinstance(module, nn.Conv2d): continue
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
-    def forward(self,
+    def branches(self,
         x:torch.Tensor, # B×3×H×W normalized images
-    ) -> torch.Tensor: # F, B×15·width×H/4×W/4
+    ) -> list: # 4 maps, finest first: B×C_i×H/2^(i+2)×W/2^(i+2), C_i = 2^i·width
+        "The four branches as they leave the last exchange; raises ValueError for other sizes."
         height, width = x.shape[-2:]
         if height % 32 or width % 32:
             raise ValueError(f'network input of {width}×{height} px: HRNet needs multiples of 32')
@@ -141,8 +142,12 @@ class HRNet(nn.Module):
         x = self.layer1(x)
         xs = self.stage2([transition(x) for transition in self.transition1])
         xs = self.stage3([*xs, self.transition2[2](xs[-1])])
-        xs = self.stage4([*xs, self.transition3[3](xs[-1])])
+        return self.stage4([*xs, self.transition3[3](xs[-1])])
 
+    def forward(self,
+        x:torch.Tensor, # B×3×H×W normalized images
+    ) -> torch.Tensor: # F, B×15·width×H/4×W/4
+        xs = self.branches(x)
         size = xs[0].shape[-2:]
         maps = [xs[0]]
         for y in xs[1:]:

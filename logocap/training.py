@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'METHODS', 'Recipe', 'preset_recipe', 'check_recipe', 'learning_rate', 'random_transform',
            'square_transform', 'mirrored_points', 'mirrored_sample', 'ignore_mask', 'CocoSamples', 'DrawnSamples',
-           'collate', 'batch_plan', 'last_step', 'logocap_losses', 'Method', 'add_method', 'find_method',
-           'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'Processes', 'save_checkpoint',
-           'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption', 'explained', 'train',
-           'train_command']
+           'collate', 'batch_plan', 'last_step', 'joint_fields', 'logocap_losses', 'Method', 'add_method',
+           'find_method', 'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'Processes',
+           'save_checkpoint', 'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption',
+           'explained', 'train', 'train_command']
 
 # %% ../nbs/18_training.ipynb #1bcb564c
 import inspect
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+import torch.nn.functional as F
 from .keypoints import PERSON, Skeleton, people_tensors
 from .images import MEAN, STD, read_image, transform_points, warp
 from .files import check_output, whole_file, write_json, write_text
@@ -390,6 +391,24 @@ def last_step(
             raise ValueError(f'{name.replace("_", " ")} {number}: at least 1')
     return steps if until is None else min(until, steps)
 
+# %% ../nbs/18_training.ipynb #44416d37
+def joint_fields(
+    model:PoseNetwork, # a LogoCap
+    images:torch.Tensor, # B×3×H×W normalized images
+) -> list: # heatmaps B×(K+1)×h×w, offsets B×2K×h×w, embedding B×C3×h×w
+    "As `model.fields`, with the first convolutions of the heads in one, before the enlargement."
+    branches = model.backbone.branches(images)
+    heads = model.heatmap_head, model.offset_head, model.embedding_head
+    weights = torch.cat([head[0].weight for head in heads])
+    parts = weights.split([branch.shape[1] for branch in branches], 1)
+
+    total = F.conv2d(branches[0], parts[0])
+    for branch, part in zip(branches[1:], parts[1:]):
+        mixed = F.conv2d(branch, part)
+        total = total + F.interpolate(mixed, size=total.shape[-2:], mode='bilinear')
+    pieces = total.split([head[0].out_channels for head in heads], 1)
+    return [head[1:](piece) for head, piece in zip(heads, pieces)]
+
 # %% ../nbs/18_training.ipynb #5e2c91b4
 def logocap_losses(
     model:PoseNetwork, # a LogoCap
@@ -401,7 +420,7 @@ def logocap_losses(
     """LOGO-CAP's losses on a batch (§3.2.2).
 
     Called under autocast, which they leave once the convolutions are done."""
-    heatmaps, offsets, embedding = model.fields(images)
+    heatmaps, offsets, embedding = joint_fields(model, images)
     if not recipe.adaptation: return fast_loss(heatmaps, offsets, targets, recipe.variant)
 
     size = images.shape[-2:]
