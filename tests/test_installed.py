@@ -118,6 +118,7 @@ def test_commands_of_an_installed_copy(installed, tmp_path):
     assert status == 0, said
     assert 'data/people is not in this copy' in said and '/300' in said and '/200' in said
     assert (tmp_path / 'tables/table1.json').is_file()
+    assert 'no such networks: baseline' in said and 'data/weights of the repository' in said
     drawn = tmp_path / 'cache' / f'people-{PEOPLE_DIGEST[:8]}'
     own = ROOT / 'data/people'
     assert people_digest(drawn) == people_digest(own) == PEOPLE_DIGEST
@@ -132,6 +133,10 @@ def test_commands_of_an_installed_copy(installed, tmp_path):
     assert status == 0, said
     assert 'data/people' not in said and '/300' not in said
 
+    prior = [installed / 'logocap-tables', '--table', 'prior', '--device', 'cpu']
+    status, said = in_terminal(prior, **options)
+    assert status == 1
+    assert 'no networks of other methods' in said and 'data/weights of the repository' in said
     status, said = in_terminal([*predict, '--weights', 'people-12'], **options)
     assert status == 1
     assert 'people-12: no such checkpoint' in said and 'data/weights of the repository' in said

@@ -32,7 +32,7 @@ from ..files import check_output, file_digest, write_json, write_text
 from ..skeletons import describe_skeleton
 from ..coco import METRICS, CocoFolder, open_split
 from ..center_offset import suppress_duplicates
-from ..checkpoints import embedded_weights, find_weights
+from ..checkpoints import OTHERS, embedded_weights, find_weights
 from ..command import command
 from ..predict import detect_split
 from logocap.tables import (
@@ -512,7 +512,7 @@ def _part_table1(job):
              f'{share_text(table["gap_closed"])} of that gap, in the paper '
              f'{100 * table["paper_gap_closed"]:.0f} %.')
     return Part('Table 1: baseline, bound and LOGO-CAP', table1_note(table), table1_lines(table),
-                'bound', found=found, record=table['provenance'])
+                'bound', missing_networks(job, '1'), found, table['provenance'])
 
 def _ablations_found(table):
     "What needs no learning, and what is ahead of the full method."
@@ -796,7 +796,7 @@ TRAINED_HOW = dict(
 
 def missing_networks(
     job:Job, # what was asked for
-    part:str, # ablations or prior
+    part:str, # 1, ablations or prior
 ) -> list: # a sentence, or none
     "Which of the embedded networks of a part are not in this copy, and how to get or make them."
     if job.data is not None: return []
@@ -805,17 +805,21 @@ def missing_networks(
         there = {network_facts(job.detector, w)[2] for w in job.networks['prior']}
         lacking = {m: f'--method {m.replace("_", "-")} --preset people' for m in methods
                    if m not in there}
+    elif part == '1':
+        named = job.networks['weights'] != _embedded('people')
+        complete = named or job.networks['baseline']
+        lacking = {} if complete else dict(baseline=TRAINED_HOW['baseline'])
     else:
         lacking = {kind: TRAINED_HOW[kind] for kind in TRAINED_ROWS
                    if kind not in job.networks['ablated']}
     if not lacking: return []
     kind, options = next(iter(lacking.items()))
-    option = '--prior' if part == 'prior' else f'--ablated {kind}='
+    option = {'1': '--baseline ', 'prior': '--prior '}.get(part, f'--ablated {kind}=')
     file = f'runs/{kind}/model.safetensors'
     return [f'Not measured, because this copy has no such networks: {", ".join(lacking)}. The '
             'folder data/weights of the repository may have them, with a page on how each was '
             f'trained; `logocap-train {options} --out runs/{kind}` makes one, and '
-            f'`{option}{" " * (part == "prior")}{file}` puts it into the table.']
+            f'`{option}{file}` puts it into the table.']
 
 # %% ../../nbs/lab/01_report.ipynb #e9e90510
 KINDS = {
@@ -1042,7 +1046,9 @@ def make_parts(
         print(f'for the test server: {file}')
         return
     if table == 'prior' and not networks['prior']:
-        raise ValueError('no networks of other methods for this data: name them with --prior')
+        other = f'; {OTHERS}' if data is None else ''
+        raise ValueError('no networks of other methods for this data: '
+                         f'name them with --prior{other}')
 
     job = Job(detector, networks, out, all_images, data, ochuman, results, speed, again)
     wanted = [table]
