@@ -384,7 +384,7 @@ def window_shares(
     upsampling = F.interpolate(torch.eye(cells, device=device)[None], size, mode='linear')[0].T
     pixels = middles[..., None] + torch.arange(side, device=device) - side // 2
     pixels = pixels.clamp(0, size - 1)
-    before = pixels.floor().long()
+    before = pixels.nan_to_num().floor().long() # NaN comes back in the shares
     after = (before + 1).clamp(max=size - 1)
     return torch.lerp(upsampling[before], upsampling[after], (pixels - before)[..., None])
 
