@@ -1,7 +1,10 @@
-"`logocap-speed`: what is refused. No test depends on times."
+"`logocap-speed`: what is refused, and the paper's protocol. No test depends on times."
 
+import json
 import pytest
+from logocap.lab.compare import read_speed, table4
 from logocap.lab.speed import speed_command
+from logocap.tables import own_data
 
 FAULTS = {
     "part 'all'": dict(parts=['all']),
@@ -18,3 +21,21 @@ def test_bad_input(fault, tmp_path):
     with pytest.raises(ValueError, match=fault):
         speed_command(out=str(tmp_path / 'speed'), **FAULTS[fault])
     assert not (tmp_path / 'speed/speed.json').exists()
+
+
+def test_the_papers_protocol(tiny, tmp_path):
+    "The mean over a split's images, of the network and from file to poses; Table 4 takes the file."
+    people = str(own_data('people'))
+    options = dict(data=people, split='val', weights=[str(tiny)], limit=2, device='cpu')
+    speed_command(**options, out=str(tmp_path))
+    made = json.loads((tmp_path / 'speed.json').read_text())
+    rows = made['protocol']['LOGO-CAP-W4']
+    assert [row['flip_test'] for row in rows] == [True, False]
+    for row in rows:
+        assert row['images'] == 2 and 0 < row['network_ms'] < row['whole_ms']
+    speed = read_speed(tmp_path / 'speed.json')
+    lines, note, _ = table4(speed)
+    assert lines[-1][0] == 'LOGO-CAP-W4' and 'mean over 2 images of val' in note
+    with pytest.raises(FileNotFoundError, match="no annotations of split 'train'"):
+        speed_command(**dict(options, split='train'), out=str(tmp_path / 'other'))
+    assert not (tmp_path / 'other').exists()

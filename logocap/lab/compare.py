@@ -116,7 +116,7 @@ def method_cells(
     "The first two cells of a row."
     if row is None:
         ours = name.startswith(('LOGO-CAP-W', 'Baseline-W'))
-        return [name, f'HRNet-{name.split("-")[-1]}' if ours else '–']
+        return [name, f'HRNet-{name.split("-")[-1].split()[0]}' if ours else '–']
     cited = ', '.join(map(str, row['citation']))
     method = f'{row["method"]} [{cited}]' if cited else row['method']
     rescoring = row.get('rescoring')

@@ -170,7 +170,9 @@ def error_lines(
         lines.append([name, *(f'{100 * row[kind]:.1f}' for kind in kinds)])
     return lines
 
-ERROR_NOTE = ('good to miss: per cent of the labeled keypoints of people found. '
+ERROR_NOTE = ('good to miss: per cent of the labeled keypoints of people found. jitter: near the '
+              'true place, but not at it; inversion: at the same person’s mirrored keypoint, left '
+              'for right; swap: at somebody else’s; miss: at none of these. '
               'missed, background: people not found and detections of nobody, per 100 true people. '
               'Detections above the score of the best F1 at OKS 0.5; means over training seeds.')
 
@@ -452,6 +454,10 @@ pre { font-size: .75rem; overflow: auto }
 @media (max-width: 40rem) { tbody th { max-width: 8rem } }
 """
 
+_WORDS = ('AP: average precision of whole poses as COCO scores them, in points of 100; AP50, AP75: '
+          'at a tolerant and at a strict limit of similarity; APM, APL: of people of medium and of '
+          'large size. ±: standard deviation over networks trained with other seeds.')
+
 def report_page(
     parts:list, # of `Part`
     out, # folder with their figures
@@ -471,7 +477,8 @@ def report_page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>'
         '<p>Every row of the paper, beside what was measured here.</p>'
-        f'{summary}<nav aria-label="Contents"><b>Contents</b><ol>{contents}</ol></nav>{sections}'
+        f'{summary}<p class="note">{_WORDS}</p>'
+        f'<nav aria-label="Contents"><b>Contents</b><ol>{contents}</ol></nav>{sections}'
         f'<section id="{_anchor(last)}"><h2>{last}</h2><ul>{faults}</ul></section>'
         '</main></body></html>\n')
 
@@ -557,7 +564,8 @@ def _part_table3(job):
     found = []
     for split, rows in content['here'].items():
         ap = ', '.join(f'{name} {here_cells(row, ("AP",))[0]}' for name, row in rows.items())
-        found.append(f'On {split}: {ap} AP.')
+        where = 'Where people hide one another' if split == 'occluded' else f'On OCHuman {split}'
+        found.append(f'{where}: {ap} AP.')
     about = 'people who hide one another'
     return _numbered(job, 3, about, lines, note, content, ' '.join(found))
 

@@ -941,12 +941,13 @@ def speed_command(
         if 'onnx' in (parts or ()): raise
         if not parts: parts = [part for part in PARTS if part != 'onnx'] # not asked for: left out
     parts = tuple(parts or PARTS)
+    folder = open_split(data, split) if data else None
     out = check_output(Path(out)/'speed.json').parent
 
     dtypes = tuple(kinds[word] for word in dtypes or ())
     device = check_device(device)
-    if data:
-        made = measure_split(open_split(data, split), weights, widths, device, limit)
+    if folder:
+        made = measure_split(folder, weights, widths, device, limit)
         print(protocol_table(made))
         write_json(out/'speed.json', made)
         print(f'all of it in {out}')
