@@ -38,6 +38,7 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
+    py_modules=['logocap_commands'],
     packages=[*find_packages(include=[name, f'{name}.*']), f'{name}.data'],
     package_dir={f'{name}.data': 'data'},
     # what travels: the default network, the paper's tables and one record of times

@@ -187,7 +187,9 @@ def fetch(
     from tqdm import tqdm
     part = file.with_name(file.name + '.part')
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(unit='B', unit_scale=True, desc=file.name, disable=None, leave=False) as bar:
+    bar = tqdm(
+        unit='B', unit_scale=True, desc=file.name, disable=None, leave=False, dynamic_ncols=True)
+    with bar:
         _receive_all(url, part, bar)
     kind, _, wanted = (digest or 'sha256:').partition(':')
     found = file_digest(part, kind)

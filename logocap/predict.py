@@ -30,7 +30,7 @@ from .images import (
 from .files import check_output, whole_file, write_json
 from .coco import CocoFolder, coco_results
 from .model import LogoCap, PoseNetwork
-from .checkpoints import load_network, patch, with_names
+from .checkpoints import load_network, patch
 from .command import check_device, command, load_batches
 from .fast import optimized
 from .video import clip_facts, clip_writer, is_clip, read_frames
@@ -452,7 +452,8 @@ def detect_split(
     largest = max(map(inputs.bytes_of, batches), default=0)
     loader = load_batches(inputs, batches, largest, workers)
     found = {level: {} for level in levels}
-    with tqdm(total=len(image_ids), unit='image', disable=None, delay=2) as bar:
+    bar = tqdm(total=len(image_ids), unit='image', disable=None, delay=2, dynamic_ncols=True)
+    with bar:
         for ids, x, matrices in loader:
             for level, people in detect(model, x, matrices, flip_test, levels).items():
                 for i, one in zip(ids.tolist(), people): found[level][i] = coco_results(i, *one)
@@ -530,7 +531,6 @@ def write_results(
 
 # %% ../nbs/17_predict.ipynb #29316e07
 @command
-@with_names
 def predict_command(
     images:list, # images, folders of them, or patterns in quotes; or one clip
     recursive:bool=False, # look into the folders of folders
@@ -579,7 +579,7 @@ def predict_command(
         found = drawn_behind(found, draw, threshold, repeated)
     bar = tqdm(
         found, total=total or None, unit='frame' if is_video else 'image',
-        disable=True if quiet else None)
+        disable=True if quiet else None, dynamic_ncols=True)
 
     def named():
         for (image, poses), image_id, name in zip(bar, ids, names):

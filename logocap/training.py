@@ -40,9 +40,8 @@ from .losses import (
     check_variant, fast_loss, make_targets, pad_people, total_loss, training_stages)
 from .fast import keep_memory
 from .model import LogoCap, PoseNetwork
-from logocap.checkpoints import (
-    NETWORKS, check_skeleton, facts_of, network_class, patch, read_checkpoint, read_skeleton,
-    with_names)
+from .checkpoints import (
+    NETWORKS, check_skeleton, facts_of, network_class, patch, read_checkpoint, read_skeleton)
 from .command import check_device, command, load_batches
 from .predict import detect_split
 
@@ -769,7 +768,8 @@ class Monitor:
         if not first: return
         try: from tqdm.auto import tqdm
         except ImportError: return # training needs no progress bar
-        self.bar = tqdm(total=steps, initial=start, unit='step', disable=None, delay=2)
+        self.bar = tqdm(
+            total=steps, initial=start, unit='step', disable=None, delay=2, dynamic_ncols=True)
 
     def step(self,
         step:int, # steps done
@@ -785,8 +785,7 @@ class Monitor:
         speed = (step - self.last) * self.images / max(now - self.time, 1e-9)
         self.last, self.time = step, now
         self.write(step=step, lr=lr, pictures_per_second=round(speed, 2), **values)
-        if self.bar is not None:
-            self.bar.set_postfix({name: f'{value:.4g}' for name, value in values.items()})
+        if self.bar is not None: self.bar.set_postfix(loss=f'{values["total"]:.4g}')
 
     def write(self, **line):
         "Add a line to the log."
@@ -963,7 +962,6 @@ def train(
 
 # %% ../nbs/18_training.ipynb #f779340f
 @command
-@with_names
 def train_command(
     data:str='people', # folder in COCO's layout, or people: drawn ones
     split:str='train2017', # training split of the folder

@@ -9,6 +9,7 @@ __all__ = ['CLIPS', 'is_clip', 'clip_facts', 'read_frames', 'clip_writer']
 import contextlib
 from pathlib import Path
 import numpy as np
+from .command import install_line
 from .files import whole_file
 
 # %% ../nbs/21_video.ipynb #fa0b8685
@@ -24,7 +25,7 @@ def _pyav(file):
     "The package, or ValueError naming the file that wants it."
     try: import av
     except ImportError:
-        raise ValueError(f"{file}: clips need PyAV: pip install 'logocap[video]'") from None
+        raise ValueError(f'{file}: clips need PyAV: {install_line("av")}') from None
     return av
 
 # %% ../nbs/21_video.ipynb #be72c98e

@@ -1,10 +1,13 @@
 "The installed commands, as a user types them."
 
 import json
+import re
+import subprocess
 import sys
 import numpy as np
 import pytest
 from PIL import Image
+from conftest import ROOT
 from logocap.images import read_image
 
 
@@ -214,16 +217,43 @@ def test_truncated_checkpoint(run, tiny, tmp_path):
     fails(done, 'torn.safetensors: not a readable safetensors file', 'logocap-predict')
 
 
-@pytest.mark.parametrize('command', ('logocap-tables', 'logocap-predict'))
-def test_help(run, command):
-    done = run(command, '--help')
-    assert done.returncode == 0 and 'default' in done.stdout and '--weights' in done.stdout
+NAMES = ('data', 'download', 'export', 'predict', 'speed', 'tables', 'train')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_help_comes_before_imports(name):
+    "Help and wrong options need neither PyTorch nor the package."
+    code = f'''
+import sys
+import logocap_commands
+sys.argv = ['logocap-{name}', *sys.argv[1:]]
+try:
+    logocap_commands.{name}()
+finally:
+    assert not {{'torch', 'numpy', 'logocap'}} & set(sys.modules)
+'''
+
+    def said(*words):
+        return subprocess.run(
+            [sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=60
+        )
+
+    done = said('--help')
+    assert done.returncode == 0 and f'usage: logocap-{name}' in done.stdout, done.stderr
+    assert '_' not in ''.join(re.findall(r'--[\w-]+', done.stdout))  # one spelling
+    named = 'Names of weights: people-11' in done.stdout
+    assert named == ('--weights' in done.stdout)
+    fails(said('a', '--nonsense', '1'), '--nonsense', f'logocap-{name}')
+
+
+def test_every_command_is_installed():
+    settings = (ROOT / 'settings.ini').read_text(encoding='utf-8')
+    for name in NAMES:
+        assert f'logocap-{name}=logocap_commands:{name}\n' in settings
 
 
 def test_training_imports_little():
     "A model can be built and trained on with torch, NumPy and Pillow alone."
-    import subprocess
-
     code = '''
 import sys
 more = "fastcore matplotlib pycocotools tqdm safetensors nbdev msgspec pandas"

@@ -781,7 +781,7 @@ def folder_faults(
             found.setdefault(kind, []).append(f'annotation {a["id"]}')
     if not folder.image_ids() and not file.name.startswith('image_info_'):
         found[f'{file.name} has no image with annotated people'] = []
-    for i in tqdm(images, unit='image', disable=None, delay=2):
+    for i in tqdm(images, unit='image', disable=None, delay=2, dynamic_ncols=True):
         kind = _image_fault(folder, images[i], pictures)
         if kind: found.setdefault(kind, []).append(Path(images[i]['file_name']).name)
 

@@ -32,7 +32,7 @@ from ..adaptation import attract_locally, pose_scores, read_out, reweighing_wind
 from ..fast import FastNetwork, adapt_factors
 from ..model import LEVELS, LogoCap
 from ..checkpoints import load_network
-from ..command import command
+from ..command import command, install_line
 from ..predict import Poses
 
 # %% ../../nbs/lab/03_export.ipynb #expt0004
@@ -164,7 +164,7 @@ def need(
     missing = [p for p in packages if importlib.util.find_spec(p) is None]
     if missing:
         raise ValueError(f"no {' and no '.join(missing)} on this machine: "
-                         "pip install 'logocap[export]'")
+                         f'{install_line(*missing)}')
 
 # %% ../../nbs/lab/03_export.ipynb #expt0013
 def to_program(
@@ -241,7 +241,7 @@ def _program_bytes(program, metadata):
 def _onnx_runner(file, threads):
     "A function from pixels to arrays, and what the ONNX file says of itself."
     if importlib.util.find_spec('onnxruntime') is None:
-        raise ValueError(f"{file}: no onnxruntime on this machine: pip install 'logocap[export]'")
+        raise ValueError(f'{file}: no onnxruntime on this machine: {install_line("onnxruntime")}')
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
