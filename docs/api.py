@@ -106,16 +106,20 @@ def table(
 def signature(
     name: str,  # of the function
     args: ast.arguments,  # its parameters
+    returns: str = '',  # what follows: ' -> ', and the annotation
 ) -> str:  # name(…), a line a parameter where one line would be long
     "A function as it is called."
     parts = []
     for stars, x, default in arguments(args):
         given = f' = {ast.unparse(default)}' if default else ''
-        parts.append(f'{stars}{ast.unparse(x)}{given}')
-    line = f'{name}({", ".join(parts)})'
-    if len(line) < 90:
+        shown = ast.unparse(x)
+        if len(shown) > 90:  # an annotation with words for the help of a command
+            shown = f'{x.arg}: {ast.unparse(x.annotation.func)}(...)'
+        parts.append(f'{stars}{shown}{given}')
+    line = f'{name}({", ".join(parts)}){returns}'
+    if len(line) <= 100:
         return line
-    return f'{name}(\n    ' + ',\n    '.join(parts) + ',\n)'
+    return f'{name}(\n    ' + ',\n    '.join(parts) + f',\n){returns}'
 
 
 def initializer(
@@ -144,7 +148,7 @@ def entry(
         text += f'```python\nclass {header}\n```\n\n'
     if init:
         returns = f' -> {ast.unparse(init.returns)}' if init.returns else ''
-        text += f'```python\n{signature(name, init.args)}{returns}\n```\n\n'
+        text += f'```python\n{signature(name, init.args, returns)}\n```\n\n'
     text += (ast.get_docstring(node) or '') + '\n\n'
     if init:
         text += table(parameters(init, notes))

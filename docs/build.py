@@ -59,6 +59,24 @@ REPORT = {
     ),
     'prior': '',
 }
+# what the API begins with
+FACE = '''Most people need one class, `from logocap import LogoCap`, and what it returns.
+
+| | |
+|---|---|
+| [`LogoCap.from_pretrained(weights)`](checkpoints.md#from_pretrained) | a network, trained |
+| [`model.predict(images)`](predict.md#predict) | the poses of the people on images |
+| [`model.optimize()`](fast.md#optimize) | the same answers, sooner |
+| [`model(network_input)`](model.md#LogoCap) | all tensors of the method, for those who measure |
+| [`Poses`](predict.md#Poses): `poses.keypoints`, `poses.scores`, `len(poses)`, `poses[0]` | \
+the people on one image, best first |
+| [`poses.show()`](predict.md#show), [`poses.save(file)`](predict.md#save) | \
+the image with skeletons; a file of it, or of COCO's results |
+| [`poses.to_dataframe()`](predict.md#to_dataframe), [`poses.to_coco()`](predict.md#to_coco) | \
+a table; COCO's results |
+
+[The commands](../commands.md) do the same from a terminal. One notebook makes one module.
+'''
 PEOPLE_USE = ('model', 'checkpoints', 'predict', 'fast', 'training', 'tables', 'drawn', 'report')
 BLOB = f'{cfg["git_url"]}/blob/{cfg["branch"]}'
 WIDGET = 'application/vnd.jupyter.widget-view+json'
@@ -402,8 +420,8 @@ def stored_tables(
             continue
         if not re.search(r'^#\| *echo: *false', cell.source, re.M):
             continue
-        printed = [o.text for o in cell.outputs if o.output_type == 'stream']
-        tables = [t for t in printed if TABLE.search(t)]
+        shown = [o.get('text') or o.get('data', {}).get('text/markdown', '') for o in cell.outputs]
+        tables = [t for t in shown if TABLE.search(t)]
         if tables:
             # lines beside a table are paragraphs
             spaced = re.sub(r'^(?!\|)(.+)$', r'\n\1\n', ''.join(tables), flags=re.M)
@@ -473,11 +491,8 @@ def stage(
         listings[file.stem in PEOPLE_USE] += line
     tree = '```{toctree}\n:hidden:\n\n' + '\n'.join(f.stem for f in rooms.values()) + '\n```\n'
     text = (
-        '# The package\n\nOne module a notebook. Most people need '
-        '[`LogoCap`](model.md#LogoCap) and nothing else: '
-        '`from logocap import LogoCap`.\n\n'
-        f'## What people use\n\n{listings[True]}\n'
-        f'## What the house uses, in reading order\n\n{listings[False]}\n{tree}'
+        f'# The package\n\n{FACE}\n## Modules that people use\n\n{listings[True]}\n'
+        f'## All others, in reading order\n\n{listings[False]}\n{tree}'
     )
     (source / 'api/index.md').write_text(text, encoding='utf-8')
     equations = set()

@@ -28,6 +28,7 @@ html_title = cfg['title']
 html_baseurl = cfg['doc_host'] + cfg['doc_baseurl'] + '/'
 html_static_path = [str(Path(__file__).resolve().parent / '_static')]
 html_css_files, html_js_files = ['site.css'], ['site.js']
+html_search_scorer = str(Path(__file__).resolve().parent / 'scorer.js')
 html_favicon = str(Path(__file__).resolve().parent / '_static/star.svg')
 html_logo = html_favicon
 html_use_index = False

@@ -13,3 +13,21 @@ addEventListener('DOMContentLoaded', () => {
   document.querySelectorAll('.search-button-field, details.hide > summary').forEach(b => b.removeAttribute('aria-label'));
   document.querySelectorAll('nav summary').forEach(s => { if (!s.innerText.trim()) s.setAttribute('aria-label', `Pages under ${s.closest('li').querySelector('a').innerText}`); });
 });
+
+// Outputs that are longer than a screen fold; the button below them unfolds them.
+const TALLEST = 900;  // pixels
+addEventListener('load', () => {
+  document.querySelectorAll('.cell_output').forEach(output => {
+    if (output.offsetHeight <= TALLEST) return;
+    const button = document.createElement('button');
+    button.className = 'unfold';
+    const fold = folded => {
+      output.classList.toggle('tall', folded);
+      button.textContent = folded ? 'Show all of it' : 'Show less';
+      button.setAttribute('aria-expanded', !folded);
+    };
+    fold(true);
+    button.addEventListener('click', () => fold(!output.classList.contains('tall')));
+    output.after(button);
+  });
+});
