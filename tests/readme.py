@@ -35,9 +35,10 @@ def readme():
     )
     pictures = {(IMAGES / name).as_posix(): data for name, data in resources['outputs'].items()}
     for path in pictures:
-        text = text.replace(f'({Path(path).name})', f'({path})').replace(
-            '![png]', '![The method at a glance]'
-        )
+        number = int(Path(path).stem.split('_')[1])
+        words = re.search(r'#\| fig-alt: (.*)', nb.cells[number].source)[1]
+        text = text.replace(f'![png]({Path(path).name})', f'![{words}]({path})')
+    text = re.sub(r'\n\s*\n\s*\n', '\n\n', text)  # what the exporter leaves around outputs
     return re.sub(r'\]\(([\w/]+\.ipynb)\)', r'](nbs/\1)', text).strip() + '\n', pictures
 
 
@@ -45,5 +46,7 @@ if __name__ == '__main__':
     text, pictures = readme()
     (ROOT / 'README.md').write_text(text, encoding='utf-8')
     (ROOT / IMAGES).mkdir(exist_ok=True)
+    for old in (ROOT / IMAGES).glob('index_*.png'):
+        old.unlink()
     for path, data in pictures.items():
         (ROOT / path).write_bytes(data)
