@@ -5,19 +5,23 @@
 # %% auto #0
 __all__ = ['Person', 'Poses', 'check_levels', 'best_first', 'detect', 'passed_over', 'image_files', 'names_of', 'image_ids_of',
            'images_of', 'tell_what_it_knows', 'read_ahead', 'detect_each', 'stream_poses', 'SplitInputs',
-           'detect_split', 'drawn_behind', 'drawn_on_clip', 'write_results', 'predict_command']
+           'detect_split', 'drawn_behind', 'drawn_on_clip', 'results_of', 'write_results', 'share_files', 'lines_kept',
+           'keep_results', 'merged', 'predict_command']
 
 # %% ../nbs/17_predict.ipynb #65ab9fd5
 import glob
+import hashlib
 import io
 import itertools
 import json
 import os
+import shutil
 import sys
 import time
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -27,11 +31,11 @@ from torch import nn
 from .keypoints import KEYPOINTS, show_poses
 from .images import (
     input_size, invert_affine, missing_reader, network_pixels, read_image, readable_formats)
-from .files import check_output, whole_file, write_json
+from .files import check_output, file_digest, whole_file, write_json
 from .coco import CocoFolder, coco_results
 from .model import LogoCap, PoseNetwork
-from .checkpoints import load_network, patch
-from .command import check_device, command, load_batches
+from .checkpoints import find_weights, load_network, patch
+from .command import Processes, command, load_batches
 from .fast import optimized
 from .video import clip_facts, clip_writer, is_clip, read_frames
 
@@ -469,6 +473,7 @@ def drawn_behind(
     folder, # for drawings
     threshold:float, # leave out people who score less; None: their least score
     repeated:set, # names that more than one file has
+    numbers, # of the images
 ): # the same pairs
     """Pass pairs of files and poses on, while a thread draws them.
 
@@ -476,7 +481,7 @@ def drawn_behind(
     """
     waiting = deque()
     with ThreadPoolExecutor(1) as artist:
-        for n, (file, poses) in enumerate(found, 1):
+        for n, (file, poses) in zip(numbers, found):
             name = f'{n}-{file.stem}.png' if file.stem in repeated else f'{file.stem}.png'
             if not isinstance(poses, Exception):
                 waiting.append(artist.submit(poses.save, Path(folder)/name, threshold))
@@ -506,28 +511,84 @@ def _results_file(out):
         return
     with whole_file(out) as part, open(part, 'w', encoding='utf-8') as text: yield text
 
-def write_results(
+def results_of(
     found, # triples: image id, name, `Poses` or what was raised instead
-    text, # open file
-    threshold:float, # least score of people that count
     say, # function that is called with each fault
-) -> tuple: # how many images, people that count, results; a dictionary for each fault
-    "Write poses as COCO results, as they come."
-    faults, images, people, results = [], 0, 0, 0
+): # yields for each image a list of COCO results, or a dictionary that names the fault
+    "Poses as they are written, with the names of their files."
     for image_id, name, poses in found:
-        images += 1
         if isinstance(poses, Exception):
             fault = (str(poses) or 'out of memory').splitlines()[0]
-            faults.append(dict(image_id=image_id, file_name=name, fault=fault))
             say(fault)
+            yield dict(image_id=image_id, file_name=name, fault=fault)
+        else:
+            yield [dict(r, file_name=name) for r in poses.to_coco(image_id)]
+
+def write_results(
+    results, # of `results_of`
+    text, # open file
+    threshold:float, # least score of people that count
+) -> tuple: # how many images, people that count, results; a dictionary for each fault
+    "Write COCO results as they come."
+    faults, images, people, written = [], 0, 0, 0
+    for of_image in results:
+        images += 1
+        if isinstance(of_image, dict):
+            faults.append(of_image)
             continue
-        for r in poses.to_coco(image_id):
-            line = json.dumps(dict(r, file_name=name), allow_nan=False)
-            text.write((',\n' if results else '[\n') + line)
+        for r in of_image:
+            text.write((',\n' if written else '[\n') + json.dumps(r, allow_nan=False))
             people += r['score'] >= threshold
-            results += 1
-    text.write('\n]\n' if results else '[]\n')
-    return images, people, results, faults
+            written += 1
+    text.write('\n]\n' if written else '[]\n')
+    return images, people, written, faults
+
+# %% ../nbs/17_predict.ipynb #4b1d0e21
+def share_files(
+    out, # file of results
+    facts, # whatever decides them, for JSON
+    world:int, # processes
+) -> list: # a file for each process, in a folder beside the results
+    "Where processes keep what they have found."
+    digest = hashlib.sha256(json.dumps([facts, world]).encode()).hexdigest()
+    folder = Path(f'{out}.{digest[:16]}.parts')
+    folder.mkdir(parents=True, exist_ok=True)
+    return [folder/f'{n}.jsonl' for n in range(world)]
+
+def lines_kept(
+    file, # of `share_files`
+) -> int: # images that an earlier run has been through
+    "How many whole lines there are; one that was torn off is cut away."
+    if not Path(file).is_file(): return 0
+    lines = size = 0
+    with open(file, 'rb+') as kept:
+        for line in kept:
+            if not line.endswith(b'\n'): break
+            lines += 1
+            size += len(line)
+        kept.truncate(size)
+    return lines
+
+def keep_results(
+    file, # of `share_files`
+    results, # of `results_of`
+):
+    "Append a line for each image, as they come."
+    with open(file, 'a', encoding='utf-8') as kept:
+        for of_image in results:
+            kept.write(json.dumps(of_image, allow_nan=False) + '\n')
+            kept.flush()
+
+def merged(
+    files:list, # of `share_files`
+): # yields as `results_of`
+    "What all processes have found, in the order of the images."
+    with ExitStack() as stack:
+        shares = [stack.enter_context(open(file, encoding='utf-8')) for file in files]
+        for share in itertools.cycle(shares):
+            line = share.readline()
+            if not line: return
+            yield json.loads(line)
 
 # %% ../nbs/17_predict.ipynb #29316e07
 @command
@@ -554,41 +615,63 @@ def predict_command(
         raise ValueError(f'{len(files)} files, and a clip among them: a clip goes alone')
     if len(files) == 1 and not files[0].is_file():
         raise FileNotFoundError(f'{files[0]}: no such image')
+    procs = Processes(device, patient=True)
+    alone = procs.world == 1
+    if not alone and (is_video or out == '-'):
+        raise ValueError('a clip, or results on standard output: for one process only')
     if out != '-': check_output(out)
     if draw: check_output(draw if is_video else Path(draw)/'any.png')
 
     def say(text): tqdm.write(f'logocap-predict: {text}', sys.stderr)
 
-    if others: say(f'passed over: {passed_over(others)}')
+    if others and not procs.rank: say(f'passed over: {passed_over(others)}')
     source, ids, names, total = files, image_ids_of(files), names_of(files), len(files)
     if is_video:
         rate, total = clip_facts(files[0])
         source, ids, names = read_frames(files[0]), itertools.count(), itertools.repeat(names[0])
-    model = optimized(load_network(weights, check_device(device)), dtype)
+    model = optimized(load_network(weights, procs.device), dtype)
     if threshold is None: threshold = model.least_score
     level = level or model.levels[-1]
     check_levels(model, (level,))
     side = model.short_side if short_side is None else short_side
     side = min(input_size(1, 1, side)) # raises for a wrong one, once for all images
 
+    mine = range(total) # numbers of the images that this process goes through
+    if not alone:
+        sizes = [(str(file), file.stat().st_size if file.is_file() else 0) for file in files]
+        network = file_digest(find_weights(weights))
+        facts = [sizes, network, version('logocap'), side, flip_test, level, dtype, batch_size]
+        shares = share_files(out, facts, procs.world)
+        kept = lines_kept(shares[procs.rank])
+        mine = range(procs.rank, total, procs.world)[kept:]
+        source, ids, names = ([of_all[n] for n in mine] for of_all in (files, ids, names))
+
     start = time.perf_counter()
     found = stream_poses(model, source, flip_test, side, level, batch_size)
     if draw and is_video: found = drawn_on_clip(found, draw, rate, threshold)
     elif draw:
         repeated = {name for name, count in Counter(f.stem for f in files).items() if count > 1}
-        found = drawn_behind(found, draw, threshold, repeated)
+        found = drawn_behind(found, draw, threshold, repeated, (n + 1 for n in mine))
     bar = tqdm(
-        found, total=total or None, unit='frame' if is_video else 'image',
-        disable=True if quiet else None, dynamic_ncols=True)
+        found, total=len(mine) or None, unit='frame' if is_video else 'image',
+        disable=True if quiet or procs.rank else None, dynamic_ncols=True)
 
     def named():
         for (image, poses), image_id, name in zip(bar, ids, names):
             if total == 1 and isinstance(poses, Exception): raise poses
-            tell_what_it_knows(model, image, say)
+            if not procs.rank: tell_what_it_knows(model, image, say)
             yield image_id, name, poses
 
+    found = results_of(named(), say)
+    if not alone:
+        keep_results(shares[procs.rank], found)
+        procs.wait()
+        procs.close()
+        if procs.rank: return
+        found = merged(shares)
     with _results_file(out) as text:
-        done, people, results, faults = write_results(named(), text, threshold, say)
+        done, people, results, faults = write_results(found, text, threshold)
+    if not alone: shutil.rmtree(shares[0].parent)
 
     speed = done / (time.perf_counter() - start)
     said = f'{people} people of score {threshold:g} or more, {results} results '

@@ -6,9 +6,10 @@
 __all__ = ['DETECTION_MODULES', 'WINDOW_SIDES', 'PACKAGES', 'ABLATION_ROWS', 'TRAINED_ROWS', 'AHEAD', 'bound_results', 'own_data',
            'paper', 'paper_rows', 'quoted_differences', 'over_seeds', 'points', 'gap_closed', 'resample', 'Scales',
            'code_hash', 'save_detections', 'load_detections', 'Detector', 'network_facts', 'detection_files',
-           'detections_of', 'bound_rows', 'show_bound', 'save_figure', 'table_frame', 'markdown_table', 'csv_table',
-           'tex_table', 'write_table', 'provenance', 'options_of', 'measure_table1', 'table1_lines', 'share_text',
-           'table1_note', 'write_table1', 'make_table1', 'measure_ablations', 'ablation_lines', 'ablation_remarks']
+           'detections_of', 'detect_for_first', 'bound_rows', 'show_bound', 'save_figure', 'table_frame',
+           'markdown_table', 'csv_table', 'tex_table', 'write_table', 'provenance', 'options_of', 'measure_table1',
+           'table1_lines', 'share_text', 'table1_note', 'write_table1', 'make_table1', 'measure_ablations',
+           'ablation_lines', 'ablation_remarks']
 
 # %% ../nbs/19_tables.ipynb #8b3b0801
 import functools
@@ -33,7 +34,7 @@ from .center_offset import sample_maps
 from .upper_bound import reach
 from .checkpoints import find_weights, load_network
 from .model import LogoCap
-from .command import check_device
+from .command import Processes, check_device
 from .fast import optimized, to_people
 from .people.drawn import own_people
 from .predict import detect_split
@@ -257,6 +258,7 @@ class Detector:
         device:str=None, # cuda, mps or cpu; None: the fastest there is
         fresh:bool=False, # compute again what is there
         limit:int=None, # the first images only, for a trial
+        procs:Processes=None, # that share the images, see `detect_for_first`; None: this one alone
     ):
         self.folder = folder
         self.cache = Path(cache)
@@ -268,6 +270,7 @@ class Detector:
         self.device = check_device(device)
         self.fresh = fresh
         self.limit = limit
+        self.procs = procs or Processes(device)
         self.made = set()  # files written by this object
         self.computed = 0  # images that went through a network
         self.last = None, None  # checkpoint and network loaded last
@@ -339,22 +342,22 @@ def detections_of(
     "Detections of a network: what is kept is read, what is missing is computed and kept."
     wanted = detector.image_ids(all_images)
     annotated = len(detector.image_ids())
+    share = -(-len(wanted) // detector.procs.world) # no process without a part
+    size = max(min(500, share), 1)
+    parts = _in_parts(wanted[:annotated], size) + _in_parts(wanted[annotated:], size)
+    todo, files = [], []
+    for ids in parts:
+        files.append(detection_files(detector, weights, ids, levels))
+        missing = {level: f for level, f in files[-1].items() if _is_missing(detector, f)}
+        if missing: todo.append((ids, missing))
+    _share_out(detector, weights, todo)
+
     found = {level: [] for level in levels}
-    for ids in _in_parts(wanted[:annotated]) + _in_parts(wanted[annotated:]):
-        files = detection_files(detector, weights, ids, levels)
-        missing = tuple(level for level, file in files.items() if _is_missing(detector, file))
-        if missing:
-            now = detect_split(detector.load(weights), detector.folder, ids, None,
-                               detector.flip_test, missing, detector.batch_size, detector.workers)
-            for level, results in now.items():
-                save_detections(files[level], results)
-            detector.made.update(files[level] for level in missing)
-            detector.computed += len(ids)
-        for level, file in files.items():
-            found[level] += load_detections(file)
+    for of_part in files:
+        for level, file in of_part.items(): found[level] += load_detections(file)
     return {level: sorted(results, key=lambda r: r['image_id']) for level, results in found.items()}
 
-def _in_parts(ids, size=500):
+def _in_parts(ids, size):
     "A list cut into parts, so that an interrupted run loses one part at most."
     return [ids[i:i + size] for i in range(0, len(ids), size)]
 
@@ -362,6 +365,45 @@ def _is_missing(detector, file):
     "Whether detections must be computed: not there, or to be made afresh and not yet made."
     if not file.is_file(): return True
     return detector.fresh and file not in detector.made
+
+def _compute(detector, weights, todo):
+    "Compute and keep this process's share of parts: pairs of image ids and level → file."
+    for ids, files in todo[detector.procs.rank::detector.procs.world]:
+        now = detect_split(
+            detector.load(weights), detector.folder, ids, None, detector.flip_test, tuple(files),
+            detector.batch_size, detector.workers)
+        for level, results in now.items(): save_detections(files[level], results)
+
+# %% ../nbs/19_tables.ipynb #5e0f2a11
+_OPTIONS = 'short_side', 'flip_test', 'scales', 'batch_size', 'workers' # of a `Detector`
+
+def _share_out(detector, weights, todo):
+    "Have all processes compute what is missing: as `_compute`."
+    if not todo: return
+    folder = detector.folder
+    places = dict(annotations=folder.annotation_file, images=folder.image_folder)
+    options = {name: getattr(detector, name) for name in _OPTIONS}
+    detector.procs.from_first((places, options, weights, todo))
+    _compute(detector, weights, todo)
+    detector.procs.wait()
+    for ids, files in todo:
+        detector.computed += len(ids)
+        detector.made.update(files.values())
+
+def detect_for_first(
+    detector:Detector, # of a process that is not the first
+):
+    "Compute what the first process asks for, until it has nothing more to ask."
+    last = None
+    while job := detector.procs.from_first():
+        places, options, weights, todo = job
+        if places != last: detector.folder = CocoFolder(**places)
+        if {name: getattr(detector, name) for name in _OPTIONS} != options:
+            detector.last = None, None
+        vars(detector).update(options)
+        last = places
+        _compute(detector, weights, todo)
+        detector.procs.wait()
 
 # %% ../nbs/19_tables.ipynb #ba2693fd
 WINDOW_SIDES = (1, 3, 5, 7, 9, 11, 15, 21, 31)  # for the figure of AP against window side

@@ -6,9 +6,9 @@
 __all__ = ['PRESETS', 'METHODS', 'Recipe', 'preset_recipe', 'check_recipe', 'learning_rate', 'random_transform',
            'square_transform', 'mirrored_points', 'mirrored_sample', 'ignore_mask', 'CocoSamples', 'DrawnSamples',
            'collate', 'batch_plan', 'last_step', 'joint_fields', 'logocap_losses', 'Method', 'add_method',
-           'find_method', 'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'Processes',
-           'save_checkpoint', 'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption',
-           'explained', 'train', 'train_command']
+           'find_method', 'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'save_checkpoint',
+           'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption', 'explained', 'train',
+           'train_command']
 
 # %% ../nbs/18_training.ipynb #1bcb564c
 import inspect
@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 import torch.nn.functional as F
 from .keypoints import PERSON, Skeleton, people_tensors
@@ -42,7 +41,7 @@ from .fast import keep_memory
 from .model import LogoCap, PoseNetwork
 from .checkpoints import (
     NETWORKS, check_skeleton, facts_of, network_class, patch, read_checkpoint, read_skeleton)
-from .command import check_device, command, load_batches
+from .command import Processes, command, load_batches
 from .predict import detect_split
 
 # %% ../nbs/18_training.ipynb #7e6571c8
@@ -595,55 +594,17 @@ def one_step(
     return sums
 
 # %% ../nbs/18_training.ipynb #39bb3412
-class Processes:
-    "This process among those that `torchrun` started, or alone."
-    def __init__(self,
-        device:str=None, # cuda, mps or cpu; None: the fastest there is
-    ):
-        self.rank = int(os.environ.get('RANK', 0))
-        self.world = int(os.environ.get('WORLD_SIZE', 1))
-        self.device = check_device(device)
-        if self.device.type == 'cuda':
-            number = os.environ.get('LOCAL_RANK', self.device.index or 0)
-            self.device = torch.device('cuda', int(number))
-        if self.world > 1 and not dist.is_initialized(): self._connect()
-
-    def _connect(self):
-        "Meet the other processes."
-        # torchrun keeps its store when it starts processes again, with the addresses of the dead,
-        # so each start has a prefix of its own; only on one machine do all know the same count
-        count = None
-        if os.environ.get('LOCAL_WORLD_SIZE') == str(self.world):
-            count = os.environ.get('TORCHELASTIC_RESTART_COUNT')
-        store = next(dist.rendezvous('env://'))[0]
-        backend = 'nccl' if self.device.type == 'cuda' else 'gloo'
-        dist.init_process_group(
-            backend, store=dist.PrefixStore(f'start {count or 0}', store),
-            rank=self.rank, world_size=self.world)
-
-    def any(self,
-        flag:bool, # of this process
-    ) -> bool: # whether it is up in any
-        "Whether a flag is up in any process."
-        if self.world == 1: return flag
-        raised = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(raised)
-        return bool(raised > 0)
-
-    def share(self,
-        module:nn.Module, # `TrainingStep`
-    ) -> nn.Module: # on the device; of several processes, within DistributedDataParallel
-        "A module whose gradients are averaged over all processes."
-        module = module.to(self.device)
-        if self.world == 1: return module
-        parallel = nn.parallel.DistributedDataParallel
-        option = 'forward_sync_buffers' # its name in torch from 2.13 on
-        if option not in inspect.signature(parallel).parameters: option = 'broadcast_buffers'
-        return parallel(module, **{option: False}) # each process keeps its own batch norms
-
-    def close(self):
-        "End the conversation with the others."
-        if self.world > 1: dist.destroy_process_group()
+@patch
+def share(self:Processes,
+    module:nn.Module, # `TrainingStep`
+) -> nn.Module: # on the device; of several processes, within DistributedDataParallel
+    "A module whose gradients are averaged over all processes."
+    module = module.to(self.device)
+    if self.world == 1: return module
+    parallel = nn.parallel.DistributedDataParallel
+    option = 'forward_sync_buffers' # its name in torch from 2.13 on
+    if option not in inspect.signature(parallel).parameters: option = 'broadcast_buffers'
+    return parallel(module, **{option: False}) # each process keeps its own batch norms
 
 # %% ../nbs/18_training.ipynb #5dd575bc
 def save_checkpoint(

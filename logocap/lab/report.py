@@ -33,13 +33,13 @@ from ..skeletons import describe_skeleton
 from ..coco import METRICS, CocoFolder, open_split
 from ..center_offset import suppress_duplicates
 from ..checkpoints import OTHERS, embedded_weights, find_weights
-from ..command import command
+from ..command import Processes, command
 from ..predict import detect_split
-from logocap.tables import (
-    ABLATION_ROWS, TRAINED_ROWS, Detector, ablation_lines, ablation_remarks, detections_of,
-    markdown_table, measure_ablations, measure_table1, network_facts, options_of, own_data, paper,
-    points, provenance, save_figure, share_text, table1_lines, table1_note, write_table,
-    write_table1)
+from ..tables import (
+    ABLATION_ROWS, TRAINED_ROWS, Detector, ablation_lines, ablation_remarks, detect_for_first,
+    detections_of, markdown_table, measure_ablations, measure_table1, network_facts, options_of,
+    own_data, paper, points, provenance, save_figure, share_text, table1_lines, table1_note,
+    write_table, write_table1)
 from .compare import (
     PRIOR_ROWS, folder_faults, folder_notes, folder_splits, here_cells, image_matches,
     measure_prior,
@@ -1164,12 +1164,18 @@ def tables_command(
     for path in needed:  # before anything is measured
         if not Path(path).exists(): raise FileNotFoundError(f'{path}: no such file or folder')
 
+    procs = Processes(device, patient=True)
     detector = Detector(folder, out/'cache', short_side, flip_test, scales, batch_size, workers,
-                        device, fresh, limit)
+                        procs.device, fresh, limit, procs)
+    if procs.rank:
+        detect_for_first(detector)
+        return procs.close()
     measure = None
     if times and not speed: measure = functools.partial(_kept_times, out, detector.device, again)
     make_parts(table, detector, networks, out, all_images, named_data, ochuman, named,
                read_speed(speed), name, measure, again)
+    procs.from_first() # nothing more
+    procs.close()
     print(f'all of it in {out}')
 
 # %% ../../nbs/lab/01_report.ipynb #743fed57

@@ -1,0 +1,107 @@
+"Several processes that share the images give what one gives, also after an interruption."
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+import pytest
+import logocap.predict
+from logocap.predict import keep_results, lines_kept, merged, share_files, stream_poses
+from logocap.tables import own_data
+
+BIN = Path(sys.executable).parent
+ONE_THREAD = dict(os.environ, OMP_NUM_THREADS='1')
+
+
+def together(name, *arguments):
+    "A command in two processes of one thread each."
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    words = [sys.executable, *torchrun, '--no-python', BIN / name, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture
+def images(tmp_path):
+    "Five drawn images, one of which is damaged, two of which have one name."
+    folder = tmp_path / 'images'
+    for n, name in enumerate(('a.jpg', 'b.jpg', 'more/a.jpg', 'more/d.jpg', 'e.jpg')):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own_data(f'people/val/{n:012}.jpg'), folder / name)
+    (folder / 'b.jpg').write_bytes(b'torn')
+    return folder
+
+
+def test_predict(run, images, tiny, tmp_path):
+    options = ('-r', '--weights', tiny, '--short-side', 64, '--batch-size', 1, '--device', 'cpu')
+    alone = run(
+        'logocap-predict', images, *options, '--out', tmp_path / 'alone/poses.json', env=ONE_THREAD
+    )
+    assert alone.returncode == 1, alone.stderr
+    out = tmp_path / 'shared/poses.json'
+    words = ['logocap-predict', images, *options, '--out', out, '--draw', tmp_path / 'drawn']
+    done = together(*words)
+    assert '1 of 5 images left out' in done.stderr, done.stderr
+    assert sorted(p.name for p in out.parent.iterdir()) == ['poses.faults.json', 'poses.json']
+    for name in ('poses.json', 'poses.faults.json'):
+        assert (out.parent / name).read_text() == (tmp_path / 'alone' / name).read_text()
+    drawn = sorted(p.name for p in (tmp_path / 'drawn').iterdir())
+    assert drawn == ['1-a.png', '4-a.png', 'd.png', 'e.png']
+
+
+def test_tables(run, tiny, tmp_path):
+    "Both processes compute; the numbers are those of one."
+    options = ('--table', 1, '--limit', 4, '--weights', tiny, '--short-side', 64, '--device', 'cpu')
+    run('logocap-tables', *options, '--out', tmp_path / 'alone', env=ONE_THREAD)
+    done = together('logocap-tables', *options, '--out', tmp_path / 'shared')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('all of it in') == 1
+    assert len(list((tmp_path / 'shared/cache').iterdir())) == 4  # two parts at two levels
+    made = [json.loads((tmp_path / n / 'table1.json').read_text()) for n in ('alone', 'shared')]
+    assert made[0]['rows'] == made[1]['rows']
+    for name in ('baseline', 'logocap'):
+        file = f'detections-{name}.json'
+        assert (tmp_path / 'alone' / file).read_text() == (tmp_path / 'shared' / file).read_text()
+
+
+def test_interrupted(tmp_path):
+    "What an earlier run has kept is not computed again; a line that was torn off is."
+    done = [[dict(score=0.5)], dict(fault='torn'), [dict(score=0.25)]]
+    one, two = share_files(tmp_path / 'poses.json', 'facts', 2)
+    keep_results(one, done[:1])
+    with open(one, 'a') as torn:
+        torn.write('[{"scor')
+    assert (lines_kept(one), lines_kept(two)) == (1, 0)
+    keep_results(one, done[2:])
+    keep_results(two, done[1:2])
+    assert list(merged([one, two])) == done
+    assert share_files(tmp_path / 'poses.json', 'other facts', 2)[0] != one
+
+
+def test_memory_is_constant(tmp_path, monkeypatch):
+    """100,000 images, as a generator gives them, leave nothing behind.
+
+    The network is a stand-in, so that it takes seconds; the way of the images is the real one.
+    """
+    page = np.zeros((32, 64, 3), np.uint8)
+    nobody = np.zeros((0, 17, 3), np.float32), np.zeros(0, np.float32)
+
+    def detected(network, inputs, *args):
+        return {'full': [nobody] * len(inputs)}
+
+    monkeypatch.setattr(logocap.predict, 'detect', detected)
+    model = SimpleNamespace(levels=('full',), short_side=32, least_score=0.0)
+    images = (page.copy() for _ in range(100_000))
+    held = []
+    tracemalloc.start()
+    for n, (image, poses) in enumerate(stream_poses(model, images)):
+        assert len(poses) == 0
+        if n in (10_000, 99_999):
+            held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert n == 99_999
+    assert held[1] < held[0] + 100_000  # a byte an image
