@@ -161,10 +161,10 @@ def make_targets(
     with v = 0 where nothing counts, and areas B×M. Raises ValueError for an unknown variant."""
     check_variant(variant)
     cells = (size[0] // 4, size[1] // 4)
-    limit = torch.tensor([size[1], size[0]], device=people.device)
 
     def inside(points):
-        return ((points >= 0) & (points < limit)).all(-1)
+        x, y = points.unbind(-1)
+        return (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
 
     # who counts: keypoints, and people with a center
     if valid is None: valid = torch.ones_like(areas, dtype=torch.bool)

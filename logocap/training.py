@@ -6,9 +6,9 @@
 __all__ = ['PRESETS', 'METHODS', 'Recipe', 'preset_recipe', 'check_recipe', 'learning_rate', 'random_transform',
            'square_transform', 'mirrored_points', 'mirrored_sample', 'ignore_mask', 'CocoSamples', 'DrawnSamples',
            'collate', 'batch_plan', 'last_step', 'joint_fields', 'logocap_losses', 'Method', 'add_method',
-           'find_method', 'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'save_checkpoint',
-           'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption', 'explained', 'train',
-           'train_command']
+           'find_method', 'load_backbone', 'start_model', 'recipe_for', 'TrainingStep', 'one_step', 'FirstFault',
+           'save_checkpoint', 'load_checkpoint', 'trim_log', 'open_run', 'Monitor', 'validate', 'Interruption',
+           'explained', 'train', 'train_command']
 
 # %% ../nbs/18_training.ipynb #1bcb564c
 import inspect
@@ -558,13 +558,6 @@ class TrainingStep(nn.Module):
             return losses(self.model, images, targets, batch, recipe)
 
 # %% ../nbs/18_training.ipynb #a367b440
-def _refuse_what_is_not_finite(losses):
-    "Raises FloatingPointError naming the loss at fault, the total last. Waits once for the device."
-    if losses['total'].isfinite(): return
-    for name in [*(name for name in losses if name != 'total'), 'total']:
-        value = losses[name]
-        if not value.isfinite(): raise FloatingPointError(f'the loss {name} is {value.item()}')
-
 def one_step(
     module:nn.Module, # `TrainingStep`, or it within DistributedDataParallel
     optimizer, # of its parameters
@@ -572,19 +565,15 @@ def one_step(
     device, # where the network is
     accumulate:int=1, # parts that the batch is worked through in
 ) -> dict: # losses as tensors, means over the parts; matched is a sum
-    """Forward, backward and update on one batch, in parts whose gradients add up.
-
-    Raises FloatingPointError before the update."""
+    "Forward, backward and update on one batch, in parts whose gradients add up."
+    batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
     sums = {}
     for part in range(accumulate):
-        piece = {
-            name: values[part::accumulate].to(device, non_blocking=True)
-            for name, values in batch.items()}
+        piece = {name: values[part::accumulate] for name, values in batch.items()}
         more = part + 1 < accumulate
         waits = more and hasattr(module, 'no_sync') # processes exchange gradients once
         with module.no_sync() if waits else nullcontext():
             losses = module(piece)
-            _refuse_what_is_not_finite(losses)
             (losses['total'] / accumulate).backward()
         for name, loss in losses.items():
             divisor = 1 if name == 'matched' else accumulate
@@ -592,6 +581,39 @@ def one_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return sums
+
+# %% ../nbs/18_training.ipynb #0242369f
+class FirstFault:
+    "The first step of which a loss was not finite, noted on the device."
+    def __init__(self,
+        device, # where the losses are
+    ):
+        self.step = torch.zeros((), dtype=torch.long, device=device) # 0: none
+        self.losses = {}
+
+    def note(self,
+        step:int, # counted from 1
+        losses:dict, # of the step
+    ):
+        "Keep a step and its losses, if it is the first at fault."
+        first = (self.step == 0) & ~losses['total'].isfinite()
+        self.step = torch.where(first, step, self.step)
+        for name, loss in losses.items():
+            self.losses[name] = torch.where(first, loss, self.losses.get(name, loss))
+
+    def check(self,
+        names, # function: step → names of its images
+    ):
+        "Raises ValueError naming step, loss and images. Waits for the device."
+        step = int(self.step)
+        if step == 0: return
+        wrong = [name for name, loss in self.losses.items() if not loss.isfinite()]
+        wrong.remove('total') # it names no cause
+        name = wrong[0] if wrong else 'total'
+        value = self.losses[name].item()
+        images = ', '.join(names(step))
+        raise ValueError(
+            f'step {step}: the loss {name} is {value} on {images}; the last checkpoint stays')
 
 # %% ../nbs/18_training.ipynb #39bb3412
 @patch
@@ -807,7 +829,6 @@ def _memory_advice(recipe, accumulate):
 @contextmanager
 def explained(
     step:int, # counted from 1
-    names, # function that returns the names of its images
     recipe:Recipe, # batch size and image size
     accumulate:int, # parts that the batch is worked through in
     world:int, # processes
@@ -816,9 +837,6 @@ def explained(
 
     Raises ValueError or ConnectionError, and lets through what it does not understand."""
     try: yield
-    except FloatingPointError as e:
-        where = ', '.join(names())
-        raise ValueError(f'step {step}: {e} on {where}; the last checkpoint stays') from e
     except (MemoryError, RuntimeError) as e:
         if world > 1 and re.search('gloo|nccl|connection|peer', str(e), re.I):
             raise ConnectionError(
@@ -853,7 +871,7 @@ def train(
     """Train, or go on where the folder stands.
 
     The same arguments give the same weights, however often the run is killed.
-    SIGINT ends it after a step."""
+    SIGINT ends it after a step, on a GPU after one that is logged or saved."""
     until = last_step(
         steps, until, seed, save_every=save_every, log_every=log_every,
         validate_every=validate_every, validation_images=validation_images)
@@ -866,7 +884,12 @@ def train(
     if validation: check_skeleton(skeleton, validation.skeleton, validation.annotation_file)
     model = start_model(recipe, seed, backbone, procs.device, weights, skeleton)
     model.knows = samples.knows
-    fused = True if procs.device.type == 'cpu' else None # one call; None: PyTorch chooses
+    on_cpu = procs.device.type == 'cpu'
+    on_cuda = procs.device.type == 'cuda'
+    if on_cuda:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+    fused = True if on_cpu or on_cuda else None # one call; None: PyTorch chooses
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=fused)
     asked = dict(
         asdict(recipe), steps=steps, seed=seed, world=procs.world, keypoints=len(skeleton))
@@ -881,27 +904,33 @@ def train(
     size = recipe.batch_size * (3 + 1 / 16) * recipe.size**2 # bytes of images and masks
     loader = load_batches(
         samples, plan(start), size, workers, collate_fn=collate, worker_init_fn=_deaf,
-        pin_memory=procs.device.type == 'cuda')
+        pin_memory=on_cuda)
+
+    def names(step):
+        return [samples.name(key) for key in next(plan(step - 1))]
 
     parallel = procs.share(TrainingStep(model, recipe, bfloat16))
     images = recipe.batch_size * procs.world # a step
     monitor = Monitor(out, start, steps, images, log_every, first_process)
+    fault = FirstFault(procs.device)
     if validate_every is None: validate_every = max(1, len(samples) // images)
 
     with Interruption() as stop:
         for step, batch in zip(range(start + 1, until + 1), loader):
             lr = learning_rate(recipe, step - 1, steps)
             optimizer.param_groups[0]['lr'] = lr
+            logs = step % log_every == 0
+            saves = step == until or step % save_every == 0
+            validates = validation and (step == until or step % validate_every == 0)
+            reads = on_cpu or logs or saves or validates # what waits for a GPU
 
-            def names():
-                return [samples.name(key) for key in next(plan(step - 1))]
-
-            with explained(step, names, recipe, accumulate, procs.world):
+            with explained(step, recipe, accumulate, procs.world):
                 losses = one_step(parallel, optimizer, batch, procs.device, accumulate)
-                end = step == until or procs.any(stop.asked)
+                fault.note(step, losses)
+                if reads: fault.check(names)
+                end = step == until or reads and procs.any(stop.asked)
             monitor.step(step, losses, lr)
 
-            validates = validation and (step == until or step % validate_every == 0)
             if first_process and validates:
                 ap = validate(model, validation, recipe, validation_images)
                 monitor.write(step=step, validation=ap)
@@ -909,7 +938,7 @@ def train(
                     best = ap[recipe.levels[-1]]
                     model.save_pretrained(out/'best.safetensors')
 
-            if first_process and (end or step % save_every == 0):
+            if first_process and (end or saves):
                 save_checkpoint(out/'checkpoint.pt', model, optimizer, step, best)
             if end and step < until:
                 raise KeyboardInterrupt(

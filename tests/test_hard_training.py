@@ -75,7 +75,7 @@ def test_loss_is_not_finite(samples, name, value, tmp_path, monkeypatch, tried):
         PART,
         'losses that are not finite',
         1,
-        'step, loss and pictures named before the update; the last checkpoint stays',
+        'step, loss and pictures named before anything is written; the last checkpoint stays',
     )
 
 
@@ -164,7 +164,7 @@ def test_out_of_memory(fault, tmp_path, monkeypatch, tried):
     ):
         train(DrawnSamples(TINY, seed=5, length=64), TINY, tmp_path, 6, seed=5, device='cpu')
     with pytest.raises(ValueError, match='try a smaller --size'):
-        with explained(1, list, TINY, 2, 1):
+        with explained(1, TINY, 2, 1):
             raise fault
     tried(
         PART,
@@ -181,10 +181,10 @@ def test_other_faults_are_not_explained_away():
         (KeyError('x'), 2),
     ):
         with pytest.raises(type(fault), match=str(fault).strip("'")):
-            with explained(1, list, TINY, 1, world):
+            with explained(1, TINY, 1, world):
                 raise fault
     with pytest.raises(ConnectionError, match='another process of this run is gone'):
-        with explained(1, list, TINY, 1, 2):
+        with explained(1, TINY, 1, 2):
             raise RuntimeError('[gloo/transport/tcp/pair.cc:547] Connection closed by peer')
 
 
