@@ -94,6 +94,7 @@ class Processes:
         if self.device.type == 'cuda':
             number = os.environ.get('LOCAL_RANK', self.device.index or 0)
             self.device = torch.device('cuda', int(number))
+            torch.cuda.set_device(self.device) # before NCCL, which takes the current one
         if self.world > 1 and not dist.is_initialized(): self._connect(patient)
 
     def _connect(self, patient):

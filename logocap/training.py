@@ -626,7 +626,8 @@ def share(self:Processes,
     parallel = nn.parallel.DistributedDataParallel
     option = 'forward_sync_buffers' # its name in torch from 2.13 on
     if option not in inspect.signature(parallel).parameters: option = 'broadcast_buffers'
-    return parallel(module, **{option: False}) # each process keeps its own batch norms
+    only = [self.device] if self.device.type == 'cuda' else None # the GPU of this process
+    return parallel(module, only, **{option: False}) # each process keeps its own batch norms
 
 # %% ../nbs/18_training.ipynb #5dd575bc
 def save_checkpoint(
