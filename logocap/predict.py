@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from .keypoints import KEYPOINTS, show_poses
+from .keypoints import PERSON, Skeleton, show_poses
 from .images import (
     input_size, invert_affine, missing_reader, network_pixels, read_image, readable_formats)
 from .files import check_output, file_digest, whole_file, write_json
 from .coco import CocoFolder, coco_results
 from .model import LogoCap, PoseNetwork
-from .checkpoints import find_weights, load_network, patch
+from .checkpoints import check_skeleton, find_weights, load_network, patch
 from .command import Processes, command, load_batches
 from .fast import optimized
 from .video import clip_facts, clip_writer, is_clip, read_frames
@@ -42,19 +42,20 @@ from .video import clip_facts, clip_writer, is_clip, read_frames
 # %% ../nbs/17_predict.ipynb #dcdf5574
 class Person(NamedTuple):
     "One of the people found in an image."
-    keypoints:np.ndarray # 17×3: x, y in px of the image, score
+    keypoints:np.ndarray # K×3: x, y in px of the image, score
     score:float
 
 class Poses:
     "The people found in one image, best first."
     def __init__(self,
-        keypoints, # people×17×3: x, y in px of the image, score
+        keypoints, # people×K×3: x, y in px of the image, score
         scores, # people
         image=None, # the image, to be drawn under them: whatever `read_image` reads
         least_score:float=0., # of people who are drawn and counted
+        skeleton:Skeleton=PERSON, # theirs
     ):
         self.keypoints, self.scores = keypoints, scores
-        self.image, self.least_score = image, least_score
+        self.image, self.least_score, self.skeleton = image, least_score, skeleton
 
     def __len__(self): return len(self.scores)
 
@@ -62,7 +63,8 @@ class Poses:
         "A `Person` for a number, else the `Poses` of a slice, a mask or a list of numbers."
         if isinstance(which, (int, np.integer)):
             return Person(self.keypoints[which], float(self.scores[which]))
-        return Poses(self.keypoints[which], self.scores[which], self.image, self.least_score)
+        more = self.image, self.least_score, self.skeleton
+        return Poses(self.keypoints[which], self.scores[which], *more)
 
     def __repr__(self):
         counted = int((self.scores >= self.least_score).sum())
@@ -83,12 +85,12 @@ def to_coco(self:Poses,
 def to_dataframe(self:Poses):
     "A pandas table of all people: a row for each keypoint of each person."
     import pandas
-    people = len(self)
+    people, count = len(self), len(self.skeleton)
     x, y, score = np.asarray(self.keypoints, float).reshape(-1, 3).T
     return pandas.DataFrame(dict(
-        person=np.repeat(np.arange(people), 17),
-        person_score=np.repeat(np.asarray(self.scores, float), 17),
-        keypoint=list(KEYPOINTS) * people, x=x, y=y, score=score))
+        person=np.repeat(np.arange(people), count),
+        person_score=np.repeat(np.asarray(self.scores, float), count),
+        keypoint=list(self.skeleton.names) * people, x=x, y=y, score=score))
 
 # %% ../nbs/17_predict.ipynb #890c0dab
 @patch
@@ -103,7 +105,7 @@ def show(self:Poses,
     keypoints = np.array(self.keypoints[self.scores >= least])
     keypoints[..., 2] -= keypoint_threshold # what is not above 0 is not drawn
     image = None if self.image is None else read_image(self.image, upright=True)
-    return show_poses(keypoints, image, ax=ax, **kwargs)
+    return show_poses(keypoints, image, ax=ax, skeleton=self.skeleton, **kwargs)
 
 @patch
 def drawing(self:Poses,
@@ -117,7 +119,8 @@ def drawing(self:Poses,
     height, width = image.shape[:2]
     canvas = FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100))
     ax = canvas.figure.add_axes((0, 0, 1, 1))
-    Poses(self.keypoints, self.scores, image, self.least_score).show(ax, threshold)
+    known = Poses(self.keypoints, self.scores, image, self.least_score, self.skeleton)
+    known.show(ax, threshold)
     ax.axis('off')
     canvas.draw()
     return np.array(canvas.buffer_rgba())[:height, :width, :3]
@@ -155,7 +158,7 @@ def check_levels(
 
 def best_first(
     keep, # N, people who stay
-    poses, # N×17×3
+    poses, # N×K×3
     scores, # N
 ) -> tuple: # poses and scores of those who stay
     "People in the order of their scores; of equals the earlier candidate first."
@@ -174,7 +177,7 @@ def detect(
     matrices:torch.Tensor, # B×2×3, image px → input px
     flip_test:bool=True, # average with the mirrored images
     levels:tuple=None, # some of the network's levels; None: its default
-) -> dict: # level → B pairs of arrays: keypoints people×17×3 and scores people, best first
+) -> dict: # level → B pairs of arrays: keypoints people×K×3 and scores people, best first
     """People of a batch of network inputs, duplicates suppressed, in px of their images.
 
     The convolutions are run once for all levels. Raises as `check_levels` does.
@@ -345,7 +348,8 @@ def stream_poses(
         while behind and returned in done:
             image, found = behind.popleft(), done.pop(returned)
             returned += 1
-            if not isinstance(found, Exception): found = Poses(*found, image, model.least_score)
+            if not isinstance(found, Exception):
+                found = Poses(*found, image, model.least_score, model.skeleton)
             yield image, found
 
     threads = min(4, os.cpu_count() or 1)
@@ -446,9 +450,12 @@ def detect_split(
     batch_size:int=1, # images of equal input size at a time
     workers:int=0, # processes that read images
 ) -> dict: # level → detections in COCO's results format, by image id
-    "Detections of a split's images at one or more levels, with a progress bar."
+    """Detections of a split's images at one or more levels, with a progress bar.
+
+    Raises ValueError for a network of other keypoints than the split's."""
     from tqdm.auto import tqdm # a bar in notebooks, too
     if batch_size < 1: raise ValueError(f'batch of {batch_size} images')
+    check_skeleton(model.skeleton, folder.skeleton, folder.annotation_file)
     if levels is None: levels = tuple(dict.fromkeys((model.levels[0], model.levels[-1])))
     side = model.short_side if short_side is None else short_side
     inputs = SplitInputs(folder, image_ids, side)

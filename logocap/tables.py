@@ -28,8 +28,9 @@ import torch
 from torch import nn
 from .keypoints import people_tensors
 from .files import check_output, file_digest, whole_file, write_json, write_text
-from .coco import (CROWD_METRICS, METRICS, CocoFolder, average_precision, coco_results,
-                          open_split)
+from logocap.coco import (
+    CROWD_METRICS, METRICS, CocoFolder, annotated_skeleton, average_precision, coco_results,
+    open_split)
 from .center_offset import sample_maps
 from .upper_bound import reach
 from .checkpoints import find_weights, load_network
@@ -52,16 +53,17 @@ def bound_results(
     by_image = defaultdict(list)
     for result in results: by_image[result['image_id']].append(result)
 
-    bound = []
+    skeleton, bound = annotated_skeleton(truth), []
     for image_id, detections in by_image.items():
         annotations = truth.imgToAnns[image_id]
         people = [a for a in annotations if a['num_keypoints'] > 0 and not a['iscrowd']]
-        keypoints, areas, _ = people_tensors(people)
+        keypoints, areas, _ = people_tensors(people, skeleton)
         poses = torch.tensor([d['keypoints'] for d in detections], dtype=torch.float32)
-        poses = poses.reshape(-1, 17, 3)
+        poses = poses.reshape(len(poses), -1, 3)
 
         pixel = pixels[image_id] if pixels else 1.
-        moved, scores, _ = reach(poses[..., :2], keypoints, areas, size, scaled, pixel)
+        moved, scores, _ = reach(
+            poses[..., :2], keypoints, areas, size, scaled, pixel, skeleton)
         if not perfect_ranking: scores = [d['score'] for d in detections]
         bound += coco_results(image_id, torch.cat([moved, poses[..., 2:]], -1), scores)
     return bound
@@ -155,6 +157,7 @@ class Scales(nn.Module):
         super().__init__()
         self.network = network
         self.scales = scales
+        self.skeleton = network.skeleton
         self.short_side = network.short_side
         self.widths = network.widths
         self.levels = network.levels
@@ -172,7 +175,7 @@ class Scales(nn.Module):
     def fields(self,
         images:torch.Tensor, # B×3×H×W
         flip_test:bool=False, # average with the mirrored images
-    ) -> tuple: # heatmaps B×18×h×w, offsets B×34×h×w, embedding B×C3×h×w
+    ) -> tuple: # heatmaps B×(K+1)×h×w, offsets B×2K×h×w, embedding B×C3×h×w
         """The three maps at stride 4 of the original input, as `Network.fields` returns them.
 
         Raises ValueError for a scale that HRNet cannot take."""
@@ -204,7 +207,7 @@ def _scaled_size(size, scale):
 # %% ../nbs/19_tables.ipynb #c729e387
 DETECTION_MODULES = ( # that decide what is detected
     'keypoints', 'hrnet', 'center_offset', 'kem', 'upper_bound', 'cmp', 'adaptation', 'model',
-    'images', 'coco', 'checkpoints', 'fast', 'predict', 'tables')
+    'images', 'skeletons', 'coco', 'checkpoints', 'fast', 'predict', 'tables')
 
 @functools.cache
 def code_hash() -> str: # 64 hexadecimal digits
@@ -221,7 +224,7 @@ def save_detections(
     results:list, # in COCO's results format
 ):
     "Write detections whole or not at all."
-    keypoints = np.array([r['keypoints'] for r in results], np.float32).reshape(-1, 51)
+    keypoints = np.array([r['keypoints'] for r in results], np.float32)
     arrays = dict(image_id=np.array([r['image_id'] for r in results], np.int64),
                   score=np.array([r['score'] for r in results], np.float32),
                   keypoints=keypoints)
@@ -236,7 +239,7 @@ def load_detections(
         with np.load(file) as f:
             image_ids = f['image_id'].tolist()
             scores = f['score']
-            poses = f['keypoints'].reshape(-1, 17, 3)
+            poses = [numbers.reshape(-1, 3) for numbers in f['keypoints']]
     except Exception as e:  # a damaged file makes zip and NumPy raise all kinds of errors
         raise ValueError(f'{file}: not a file of detections ({e}); remove it') from None
     results = []

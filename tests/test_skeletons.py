@@ -6,20 +6,24 @@ import tokenize
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from logocap.checkpoints import facts_of, load_network
-from logocap.keypoints import PERSON, Skeleton
+from logocap.coco import CocoFolder, average_precision, coco_results
+from logocap.keypoints import PERSON, Skeleton, oks
 from logocap.losses import make_targets, total_loss, training_stages
 from logocap.model import ABLATIONS, LEVELS, LogoCap
+from logocap.predict import Poses, detect_split
 from logocap.prior.dekr import pose_shape, shape_size
-from logocap.training import Recipe, find_method
+from logocap.tables import bound_results, make_table1
+from logocap.training import CocoSamples, Recipe, find_method, mirrored_sample, train
 
 PACKAGE = Path(__file__).parents[1] / 'logocap'
 COUNTS = (1, 9, 14, 21)
-REST = (
-    'annotations', 'coco', 'predict', 'tables', 'compare', 'explore', 'export', 'report', 'speed')
+REST = ('compare', 'explore', 'export', 'report', 'speed')
 
 
 def made_up(k):
@@ -198,3 +202,115 @@ def test_shape_of_a_pose(k):
     assert pose_shape(poses, skeleton).shape == (5, shape_size(skeleton))
     farther = poses * torch.tensor([2.0, 2, 1]) + torch.tensor([7.0, -3, 0])
     assert torch.allclose(pose_shape(farther, skeleton), pose_shape(poses, skeleton), atol=1e-4)
+
+
+def a_folder(root, k, split='val', images=3):
+    "A split in COCO's layout: noise, and on each image two creatures of K keypoints."
+    skeleton = made_up(k)
+    rng = np.random.default_rng(k)
+    pairs = [[n + 1, other + 1] for n, other in enumerate(skeleton.flip) if n < other]
+    category = dict(
+        id=1, name=skeleton.name, keypoints=list(skeleton.names), flip_pairs=pairs,
+        skeleton=[[a + 1, b + 1] for a, b in skeleton.lines], sigmas=list(skeleton.sigmas))
+    dataset = dict(images=[], annotations=[], categories=[category])
+    (root / 'annotations').mkdir(parents=True, exist_ok=True)
+    (root / split).mkdir()
+    for i in range(1, images + 1):
+        name = f'{i}.png'
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(root / split / name)
+        dataset['images'].append(dict(id=i, file_name=name, width=64, height=64))
+        for left in (2, 32):
+            points = np.stack([left + rng.integers(0, 28, k), rng.integers(2, 60, k)], 1)
+            points = np.concatenate([points, np.full((k, 1), 2)], 1)
+            dataset['annotations'].append(dict(
+                id=len(dataset['annotations']) + 1, image_id=i, category_id=1, iscrowd=0,
+                keypoints=points.flatten().tolist(), num_keypoints=k, area=1200.0,
+                bbox=[left, 2, 28, 58],
+                segmentation=[[left, 2, left + 28, 2, left + 28, 60, left, 60]]))
+    file = root / 'annotations' / f'person_keypoints_{split}.json'
+    file.write_text(json.dumps(dataset))
+    return CocoFolder(root, split)
+
+
+@pytest.mark.parametrize('k', COUNTS)
+def test_predict_and_draw(tmp_path, k):
+    model = narrow(k)
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    poses = model.predict(image, short_side=64)
+    assert poses.keypoints.shape[1:] == (k, 3) and poses.skeleton == made_up(k)
+
+    someone = np.concatenate([10 + 40 * np.random.default_rng(1).random((2, k, 2)),
+                              np.ones((2, k, 1))], 2)
+    known = Poses(someone, np.array([0.9, 0.8]), image, skeleton=made_up(k))
+    assert known[:1].skeleton == made_up(k)
+    assert len(known.to_coco()[0]['keypoints']) == 3 * k
+    assert (known.drawing() != image).any()
+    known.save(tmp_path / 'drawn.png')
+    pandas = pytest.importorskip('pandas')
+    table = known.to_dataframe()
+    assert isinstance(table, pandas.DataFrame)
+    assert table.keypoint.tolist() == 2 * list(made_up(k).names)
+
+
+@pytest.mark.parametrize('k', COUNTS)
+def test_precision_takes_the_folders_sigmas(tmp_path, k):
+    folder = a_folder(tmp_path, k, images=1)
+    assert folder.skeleton == made_up(k)
+    people, areas, _ = folder.people(1)
+    off = people.clone()
+    off[..., 0] += 2.5
+    scores = np.array([0.9, 0.8])
+    similarity = oks(off[..., :2], people, areas, skeleton=folder.skeleton)
+    thresholds = torch.arange(50, 100, 5) / 100
+    expected = 100 * (similarity[:, None] >= thresholds).float().mean().item()
+    assert 0 < expected < 100 and len(similarity.unique()) == 1
+    found = average_precision(folder.coco, coco_results(1, off.numpy(), scores))
+    assert found['AP'] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize('k', COUNTS)
+def test_training_and_tables(tmp_path, k):
+    folder = a_folder(tmp_path / 'data', k)
+    widths = dict(width=4, stem=8, c1=8, c2=8, c3=4, cmp_widths=(12, 10, 8), k=3)
+    recipe = Recipe(widths, size=64, batch_size=2)
+    samples = CocoSamples(folder, recipe)
+    model = train(
+        samples, recipe, tmp_path / 'run', 2, validation=folder, device='cpu', save_every=1)
+    assert model.skeleton == made_up(k)
+    weights = tmp_path / 'run/model.safetensors'
+    assert load_network(weights).skeleton == made_up(k)
+    further = train(samples, recipe, tmp_path / 'more', 1, weights=weights, device='cpu')
+    assert further.skeleton == made_up(k)
+
+    if k == 1:
+        table = make_table1(tmp_path / 'data', 'val', weights, tmp_path / 'table', 64, False,
+                            device='cpu')
+        assert set(table['rows']) == {'Baseline', 'Emp. Bound', 'LOGO-CAP'}
+        return
+    detections = detect_split(load_network(weights), folder, [1, 2], 64, False)
+    moved = bound_results(folder.coco, detections['none'])
+    assert all(len(result['keypoints']) == 3 * k for result in moved)
+
+
+def test_other_keypoints_than_the_datas(tmp_path):
+    folder = a_folder(tmp_path / 'data', 9)
+    narrow(14).save_pretrained(tmp_path / 'own.safetensors')
+    recipe = Recipe(narrow(14).widths, size=64, batch_size=2)
+    begun = r'own.safetensors: a network for 14 keypoints of creature \(point 0, .*, data with 9 '
+    with pytest.raises(ValueError, match=begun):
+        train(CocoSamples(folder, recipe), recipe, tmp_path / 'run', 1, device='cpu',
+              weights=tmp_path / 'own.safetensors')
+    assert not (tmp_path / 'run').exists()
+    with pytest.raises(ValueError, match='val.json: a network for 14 keypoints'):
+        detect_split(narrow(14), folder, [1], 64)
+
+
+@pytest.mark.parametrize('k', COUNTS)
+def test_mirror(k):
+    sample = dict(
+        image=torch.zeros(64, 64, 3, dtype=torch.uint8), people=64 * torch.rand(2, k, 3),
+        centers=torch.rand(2, 2), ignore=torch.zeros(16, 16, dtype=torch.bool))
+    mirrored = mirrored_sample(sample, skeleton=made_up(k))
+    assert torch.equal(mirrored['people'][..., 1:], sample['people'][:, made_up(k).flip, 1:])
+    again = mirrored_sample(mirrored, skeleton=made_up(k))
+    assert torch.allclose(again['people'], sample['people'], atol=1e-4)
