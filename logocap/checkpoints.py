@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LARGEST', 'RELEASED_NAMES', 'FACTS', 'NETWORKS', 'read_tensors', 'load_strictly', 'load_imagenet', 'to_whole_numbers',
            'from_whole_numbers', 'write_safetensors', 'read_safetensors', 'find_weights', 'load_embedded', 'our_name',
-           'rows', 'read_widths', 'widths_of', 'read_facts', 'check_storage', 'read_checkpoint', 'read_skeleton',
-           'check_skeleton', 'Unfilled', 'fill', 'from_pretrained', 'facts_of', 'network_class', 'load_network']
+           'rows', 'read_widths', 'widths_of', 'read_facts', 'check_storage', 'read_checkpoint', 'as_skeleton',
+           'read_skeleton', 'check_skeleton', 'Unfilled', 'fill', 'from_pretrained', 'facts_of', 'network_class',
+           'load_network']
 
 # %% ../nbs/14_checkpoints.ipynb #a5831131
 import gzip
@@ -415,7 +416,7 @@ def read_checkpoint(
 # %% ../nbs/14_checkpoints.ipynb #5ce1e1a2
 PoseNetwork.center_map = True # whether the last heatmap is the center's
 
-def _as_skeleton(text):
+def _skeleton_of(text):
     "A skeleton from its text; raises one of `_NO_SKELETON` where it is none."
     parts = json.loads(text)
     names, flip, sigmas = (tuple(parts[name]) for name in ('names', 'flip', 'sigmas'))
@@ -432,6 +433,16 @@ def _as_skeleton(text):
 
 _NO_SKELETON = (ValueError, TypeError, KeyError, RecursionError)
 
+def as_skeleton(
+    text:str, # the fields of a `Skeleton`, as JSON
+    file, # where it comes from, for the message
+) -> Skeleton: # what they say
+    "A skeleton that a file names; raises ValueError naming the file where it is none."
+    try: return _skeleton_of(text)
+    except _NO_SKELETON:
+        raise ValueError(f'{file}: gives {text[:40]!r} as its skeleton, not names, lines, '
+                         'mirror and sigmas of keypoints') from None
+
 def read_skeleton(
     network:type, # a class of `PoseNetwork`
     tensors:dict, # under our names
@@ -441,12 +452,7 @@ def read_skeleton(
     "The skeleton that a file names, or COCO's person; raises ValueError naming the file."
     k = rows(tensors, 'heatmap_head.3.weight', file, network.__name__) - network.center_map
     text = about.get('skeleton')
-    skeleton = PERSON
-    if text is not None:
-        try: skeleton = _as_skeleton(text)
-        except _NO_SKELETON:
-            raise ValueError(f'{file}: gives {text[:40]!r} as its skeleton, not names, lines, '
-                             'mirror and sigmas of keypoints') from None
+    skeleton = PERSON if text is None else as_skeleton(text, file)
     if len(skeleton) != k:
         said = f'names {len(skeleton)}' if text else f"does not say which; COCO's are {len(PERSON)}"
         raise ValueError(f'{file}: weights for {k} keypoints, but the file {said}')

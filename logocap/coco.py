@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OCHUMAN_FILE', 'METRICS', 'CROWD_METRICS', 'coco_index', 'annotated_skeleton', 'CocoFolder', 'open_split',
-           'coco_results', 'crowd_levels', 'average_precision', 'least_score']
+           'coco_results', 'keypoint_scorer', 'crowd_levels', 'average_precision', 'least_score']
 
 # %% ../nbs/13_coco.ipynb #acf0e3c4
 import contextlib
@@ -169,9 +169,19 @@ def coco_results(
 # %% ../nbs/13_coco.ipynb #3b543eed
 METRICS = ('AP', 'AP50', 'AP75', 'APM', 'APL')
 
+def keypoint_scorer(
+    truth, # `pycocotools.coco.COCO` of the annotations
+    found, # the same of detections
+): # a `COCOeval`
+    "pycocotools' evaluation, with the σ of what is annotated."
+    from pycocotools.cocoeval import COCOeval
+    scorer = COCOeval(truth, found, 'keypoints')
+    skeleton = annotated_skeleton(truth)
+    if skeleton is not PERSON: scorer.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+    return scorer
+
 def _scored(truth, results, image_ids):
     "pycocotools' evaluation of detections; raises ValueError for an image that is not annotated."
-    from pycocotools.cocoeval import COCOeval
     for result in results:
         image_id = result['image_id']
         if image_id not in truth.imgs:
@@ -180,9 +190,7 @@ def _scored(truth, results, image_ids):
     with _silent():
         if results: found = truth.loadRes(list(results))
         else: found = coco_index(dict(truth.dataset, annotations=[]))
-        scorer = COCOeval(truth, found, 'keypoints')
-        skeleton = annotated_skeleton(truth)
-        if skeleton is not PERSON: scorer.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+        scorer = keypoint_scorer(truth, found)
         if image_ids is not None: scorer.params.imgIds = list(image_ids)
         scorer.evaluate()
         scorer.accumulate()

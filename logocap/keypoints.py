@@ -246,8 +246,12 @@ def keypoint_gains(
     after:torch.Tensor, # M×K×2 the same poses after it
     people:torch.Tensor, # M×K×3 the true people: x, y, v
     areas:torch.Tensor, # M, px²
+    skeleton:Skeleton=PERSON, # whose σ
 ) -> torch.Tensor: # M×K, between -1 and 1
     "What a step adds to the similarity of labeled keypoints of people found (OKS 0.5); others: 0."
-    found = torch.maximum(oks(before, people, areas), oks(after, people, areas)) >= .5
-    was, is_now = (keypoint_similarity(pose, people[..., :2], areas) for pose in (before, after))
+    was_found, is_found = (
+        oks(pose, people, areas, skeleton=skeleton) for pose in (before, after))
+    found = torch.maximum(was_found, is_found) >= .5
+    was, is_now = (
+        keypoint_similarity(pose, people[..., :2], areas, skeleton) for pose in (before, after))
     return (is_now - was) * found[:, None] * (people[..., 2] > 0)

@@ -12,6 +12,7 @@ __all__ = ['OCHUMAN_IMAGES', 'SPREAD', 'PRIOR_ROWS', 'IMAGES', 'LAYOUTS', 'named
 # %% ../../nbs/lab/00_compare.ipynb #bdba4bea
 import copy
 import json
+import reprlib
 import sys
 import time
 import zipfile
@@ -25,7 +26,8 @@ from ..images import input_size, is_turned, network_input, read_image
 from ..files import file_digest, whole_file, write_json
 from ..annotations import Coordinate, Id, read_json
 from ..skeletons import CROWDPOSE, category_skeleton
-from ..coco import METRICS, OCHUMAN_FILE, CocoFolder, average_precision, coco_index
+from ..coco import (
+    METRICS, OCHUMAN_FILE, CocoFolder, average_precision, coco_index, keypoint_scorer)
 from ..checkpoints import load_network
 from ..predict import detect
 from ..tables import (Detector, detection_files, detections_of, network_facts,
@@ -48,7 +50,7 @@ def named_files(
 # %% ../../nbs/lab/00_compare.ipynb #7b30d823
 class _Required(TypedDict):
     image_id:Id
-    keypoints:Annotated[list[Coordinate], Meta(min_length=51, max_length=51)] # 17 times x, y, score
+    keypoints:list[Coordinate] # K times x, y, score
     score:Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 class Detection(_Required, total=False):
@@ -70,6 +72,9 @@ def read_results(
         if row['image_id'] not in folder.coco.imgs:
             raise ValueError(f'{file}: [{i}].image_id is {row["image_id"]}: '
                              f'not an image of {folder.annotation_file.name}')
+        if len(row['keypoints']) != 3 * len(folder.skeleton):
+            raise ValueError(f'{file}: [{i}].keypoints is {reprlib.repr(row["keypoints"])}: '
+                             f'expected {len(folder.skeleton)} times x, y and score')
     people = [dict(row, category_id=1) for row in rows if row.get('category_id', 1) == 1]
     if rows and not people:
         raise ValueError(f'{file}: [0].category_id is {rows[0]["category_id"]}, '
@@ -360,11 +365,10 @@ def image_matches(
     image. A detection that COCO ignores is neither hit nor miss."""
     import contextlib
     import io
-    from pycocotools.cocoeval import COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
         found = coco_index(dict(truth.dataset, annotations=[]))
         if results: found = truth.loadRes(list(results))
-        evaluation = COCOeval(truth, found, 'keypoints')
+        evaluation = keypoint_scorer(truth, found)
         evaluation.params.imgIds = sorted(image_ids)
         evaluation.params.areaRng = [[0, 1e10]]
         evaluation.params.areaRngLbl = ['all']

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 from ..keypoints import (
-    KEYPOINTS, SIGMAS, keypoint_similarity, oks, people_tensors, show_poses)
+    PERSON, Skeleton, keypoint_similarity, oks, people_tensors, show_poses)
 from ..images import (
     input_size, input_transform, invert_affine, normalize, read_image, transform_points, warp)
 from ..coco import CocoFolder, average_precision, coco_results
@@ -30,6 +30,7 @@ from ..kem import global_kem, global_mesh, window_mesh
 from ..upper_bound import best_cells
 from ..adaptation import attract, pose_scores, read_out, reweigh, reweighing_window
 from ..model import LogoCap
+from ..checkpoints import check_skeleton
 from ..predict import detect_split
 from ..tables import bound_rows, own_data
 
@@ -41,7 +42,7 @@ def network_stages(
     """Everything that the network computes between one image and its poses, without flip test.
 
     Of the stages that have a candidate dimension, the N candidates that count are kept, at least
-    one. `kem` is the global keypoint expansion map around the initial poses, 1×N×17×97×97.
+    one. `kem` is the global keypoint expansion map around the initial poses, 1×N×K×97×97.
     """
     weights = next(model.parameters())
     stages = {}
@@ -75,13 +76,17 @@ def look(
 
     Besides what `network_stages` returns:
     image, h×w×3 uint8, the network input before it is normalized;
-    people, M×17×3, and areas, M, the annotated people;
+    people, M×K×3, and areas, M, the annotated people;
     back, 2×3, from px of the network input to px of the given image;
-    own, a list: the candidate that stands for each person.
+    own, a list: the candidate that stands for each person;
+    skeleton, of the poses.
 
-    Raises as `read_image` does.
+    Raises as `read_image` does, and ValueError where drawn people are not what it finds.
     """
-    if picture is None: picture = draw_people(4, 3, (256, 256), .3)
+    skeleton = model.skeleton
+    if picture is None:
+        check_skeleton(skeleton, PERSON, 'picture')
+        picture = draw_people(4, 3, (256, 256), .3)
     image, annotations = picture
     image = read_image(image, upright=True)
     height, width = image.shape[:2]
@@ -90,16 +95,19 @@ def look(
     seen = network_stages(model, image)
 
     matrix = torch.tensor(matrix, dtype=torch.float32)
-    people, areas, _ = people_tensors(annotations)
+    people, areas, _ = people_tensors(annotations, skeleton)
     xy = transform_points(people[..., :2], matrix)
     people = torch.cat([xy, people[..., 2:]], -1)
     areas = areas * matrix[0, 0]**2
 
     if len(people):
-        own = oks(seen['initial'][0][:, None], people, areas).argmax(0).tolist()
+        similarity = oks(seen['initial'][0][:, None], people, areas, skeleton=skeleton)
+        own = similarity.argmax(0).tolist()
     else:
         own = found_candidates(seen)
-    seen.update(image=image, people=people, areas=areas, back=invert_affine(matrix), own=own)
+    seen.update(
+        image=image, people=people, areas=areas, back=invert_affine(matrix), own=own,
+        skeleton=skeleton)
     return seen
 
 # %% ../../nbs/lab/04_explore.ipynb #3ff26c02
@@ -222,13 +230,14 @@ def keypoint_story(
                  truth=None, error=None, similarity=None, oks=None)
     if not len(seen['people']) or not seen['people'][person, k, 2]: return story
 
-    truth = seen['people'][person]
+    truth, skeleton = seen['people'][person], seen['skeleton']
     area = seen['areas'][person]
     story.update(truth=truth[k, :2], error=[], similarity=[], oks=[])
     for pose in (seen['initial'][0, n], seen['poses'][0, n, :, :2]):
         story['error'].append((pose[k] - truth[k, :2]).norm().item())
-        story['similarity'].append(keypoint_similarity(pose, truth[:, :2], area)[k].item())
-        story['oks'].append(oks(pose, truth, area).item())
+        similarity = keypoint_similarity(pose, truth[:, :2], area, skeleton)
+        story['similarity'].append(similarity[k].item())
+        story['oks'].append(oks(pose, truth, area, skeleton=skeleton).item())
     return story
 
 # %% ../../nbs/lab/04_explore.ipynb #879ef71a
@@ -277,13 +286,13 @@ def keypoint_view(
         n = seen['own'][person]
         page.clear()
         show_poses(seen['initial'][0, n:n + 1], seen['image'], ax=page,
-                   title='initial pose, local mesh', alpha=.8)
+                   title='initial pose, local mesh', alpha=.8, skeleton=seen['skeleton'])
         page.axis('off')
         mesh, = page.plot([], [], ',k')
         drawn.update(person=person, mesh=mesh, marks=_mark_lines(page))
 
     def show(person, keypoint):
-        k = KEYPOINTS.index(keypoint)
+        k = seen['skeleton'].names.index(keypoint)
         story = keypoint_story(seen, person, k)
         mesh = seen['mesh'][0, seen['own'][person], k]
         if drawn.get('person') != person: turn_to(person)
@@ -323,7 +332,8 @@ def explore_keypoint(
     seen = look(model, picture)
     if not seen['own']: raise ValueError('picture: nobody was found on it')
     person = _person_menu(len(seen['own']))
-    keypoint = ipywidgets.SelectionSlider(options=KEYPOINTS, description='keypoint')
+    names = seen['skeleton'].names
+    keypoint = ipywidgets.SelectionSlider(options=names, description='keypoint')
     fig, show = keypoint_view(seen)
     return play(fig, show, person=person, keypoint=keypoint)
 
@@ -356,19 +366,20 @@ def window_view(
     ax.set(title='bound on the val split', xlabel='cells a side', ylabel='AP, points',
            ylim=(0, 100))
     now, = ax.plot([], [], 'o', ms=11, color='C1')
+    skeleton = seen['skeleton']
 
     def show(person, side):
         truth = seen['people'][person]
         labeled = truth[:, 2] > 0
         initial = seen['initial'][0, seen['own'][person]]
-        cells = best_cells(initial, truth[:, :2], side)
+        cells = best_cells(initial, truth[:, :2], side, skeleton=skeleton)
         best = torch.where(labeled[:, None], cells, initial)
-        corner = window_mesh(initial, side)[:, 0, 0]
+        corner = window_mesh(initial, side, skeleton=skeleton)[:, 0, 0]
         half = initial - corner # of each window, px
 
         page.clear()
         show_poses(truth[None], seen['image'], ax=page, colors=['.75'],
-                   title=f'windows of {side}×{side} cells')
+                   title=f'windows of {side}×{side} cells', skeleton=skeleton)
         for xy, extent in zip(corner[labeled].tolist(), (2 * half)[labeled].tolist()):
             page.add_patch(Rectangle(xy, *extent, fill=False, ec='yellow', lw=.7))
         ways = torch.stack([initial, best])[:, labeled]
@@ -380,8 +391,8 @@ def window_view(
 
         within = ((truth[:, :2] - initial).abs() <= half + 1e-3).all(-1)[labeled]
         area = seen['areas'][person]
-        before = oks(initial, truth, area).item()
-        after = oks(best, truth, area).item()
+        before = oks(initial, truth, area, skeleton=skeleton).item()
+        after = oks(best, truth, area, skeleton=skeleton).item()
         return (f'<b>{side}×{side} cells</b>: '
                 f'{within.sum()} of {len(within)} true keypoints lie within their window; '
                 f'OKS of the pose {before:.2f} → {after:.2f}; bound {curve[side]:.1f} AP')
@@ -423,15 +434,12 @@ def similarity_at(
     sigma:float, # spread of the keypoint, in units of sqrt(area)
     area:float, # of the person, px²
 ) -> torch.Tensor: # …
-    """A keypoint's similarity for any σ (Eq. 2).
-
-    It is that of the nose, on a person of the area at which its tolerance is the same.
-    """
-    area = torch.tensor(area * (sigma / SIGMAS[0].item())**2, dtype=torch.float64)
-    offset = torch.as_tensor(offset, dtype=torch.float64)
-    poses = offset[..., None, :].expand(*offset.shape[:-1], 17, 2)
-    truth = torch.zeros(17, 2, dtype=torch.float64)
-    return keypoint_similarity(poses, truth, area)[..., 0]
+    "A keypoint's similarity for any σ (Eq. 2)."
+    one_point = Skeleton(names=('point',), lines=(), flip=(0,), sigmas=(sigma,))
+    area = torch.tensor(area, dtype=torch.float64)
+    poses = torch.as_tensor(offset, dtype=torch.float64)[..., None, :]
+    truth = torch.zeros(1, 2, dtype=torch.float64)
+    return keypoint_similarity(poses, truth, area, one_point)[..., 0]
 
 # %% ../../nbs/lab/04_explore.ipynb #d68eb7fe
 THRESHOLDS = tuple(.5 + .05 * i for i in range(10)) # of OKS, over which COCO averages AP
@@ -460,14 +468,15 @@ def oks_view(
     ax.set(title='similarity, and the ten thresholds of AP', xlim=(0, 48), ylim=(0, 1.03),
            xlabel='distance from the truth, px', ylabel='similarity')
     distances = torch.linspace(0, 48, 97)
+    skeleton = seen['skeleton']
     drawn = {} # of the first axes: whose keypoint it is, and what moves on it
 
     def turn_to(person, k):
         x, y = seen['people'][person, k, :2].tolist()
-        title = f'{KEYPOINTS[k].replace("_", " ")} of person {person + 1}'
+        title = f'{skeleton.names[k].replace("_", " ")} of person {person + 1}'
         page.clear()
         show_poses(seen['people'][person:person + 1], seen['image'], ax=page,
-                   colors=['.75'], alpha=.7, title=title)
+                   colors=['.75'], alpha=.7, title=title, skeleton=skeleton)
         page.set(xlim=(x - 48, x + 48), ylim=(y + 48, y - 48))
         page.axis('off')
         circles = {}
@@ -478,9 +487,9 @@ def oks_view(
         drawn.update(turned=(person, k), circles=circles, way=way)
 
     def show(person, keypoint, dx, dy, spread=1., size=1.):
-        k = KEYPOINTS.index(keypoint)
+        k = skeleton.names.index(keypoint)
         x, y = seen['people'][person, k, :2].tolist()
-        sigma = spread * SIGMAS[k].item()
+        sigma = spread * skeleton.sigmas[k]
         area = size**2 * seen['areas'][person].item()
         similarity = similarity_at((dx, dy), sigma, area).item()
         distance = (dx**2 + dy**2)**.5
@@ -518,7 +527,8 @@ def explore_oks(
     labeled = (seen['people'][..., 2] > 0).nonzero().tolist() # pairs of person and keypoint
     if not labeled:
         raise ValueError('picture: no keypoint is labeled, and OKS needs the truth')
-    wrists = [pair for pair in labeled if KEYPOINTS[pair[1]] == 'left_wrist']
+    names = seen['skeleton'].names
+    wrists = [pair for pair in labeled if names[pair[1]] == 'left_wrist']
     person, k = wrists[0] if wrists else labeled[0]
     found = seen['poses'][0, seen['own'][person], k, :2]
     dx, dy = (found - seen['people'][person, k, :2]).clamp(-40, 40).tolist()
@@ -526,7 +536,7 @@ def explore_oks(
     def slider(value, low, high, step, name):
         return ipywidgets.FloatSlider(value, min=low, max=high, step=step, description=name)
 
-    keypoint = ipywidgets.Dropdown(options=KEYPOINTS, value=KEYPOINTS[k], description='keypoint')
+    keypoint = ipywidgets.Dropdown(options=names, value=names[k], description='keypoint')
     fig, show = oks_view(seen)
     return play(
         fig, show,
@@ -553,7 +563,7 @@ def gaussian_window(
 def top_two(
     seen:dict, # as `look` returns it
     sigma:float=16., # of the reweighing Gaussian, px
-) -> torch.Tensor: # 2×N×17×3: x, y in input px, score
+) -> torch.Tensor: # 2×N×K×3: x, y in input px, score
     """The two poses of which Eq. 10 takes the weighted mean.
 
     They are read at the highest and at the second cell of the adapted maps.
@@ -566,12 +576,12 @@ def top_two(
 
 # %% ../../nbs/lab/04_explore.ipynb #66605d05
 def decode(
-    pair:torch.Tensor, # 2×B×N×17×3, as `top_two` gives it
+    pair:torch.Tensor, # 2×B×N×K×3, as `top_two` gives it
     centers:torch.Tensor, # B×N×3: x, y, score
     weight:float=.75, # λ, of the highest cell
     threshold:float=.01, # least height of a center
     candidates:int=30, # N, people looked at
-) -> tuple: # poses B×N×17×3, scores B×N, keep B×N
+) -> tuple: # poses B×N×K×3, scores B×N, keep B×N
     "Poses from the two highest cells, for other numbers than the released ones."
     poses = torch.lerp(pair[1], pair[0], weight)
     scores = pose_scores(poses)
@@ -590,13 +600,15 @@ def look_at_split(
     """Everything that decoding the first images of a split needs.
 
     folder and ids: which images; centers, P×N×3; back, P×2×3, from input px to image px;
-    pairs: σ → 2×P×N×17×3, as `top_two` gives them.
+    pairs: σ → 2×P×N×K×3, as `top_two` gives them.
 
-    Raises FileNotFoundError where this copy lacks the drawn people.
+    Raises FileNotFoundError where this copy lacks the drawn people, and ValueError for a split
+    of other keypoints than the network's.
     """
     from torch.nn.utils.rnn import pad_sequence
     from tqdm.auto import tqdm
     if folder is None: folder = CocoFolder(own_data('people'), 'val')
+    check_skeleton(model.skeleton, folder.skeleton, folder.annotation_file)
     ids = folder.image_ids()[:count]
     back, centers = [], []
     pairs = {sigma: [] for sigma in widths}
@@ -608,7 +620,7 @@ def look_at_split(
             pairs[sigma].append(top_two(seen, sigma).transpose(0, 1))
 
     for sigma in widths:
-        padded = pad_sequence(pairs[sigma], batch_first=True) # P×N×2×17×3
+        padded = pad_sequence(pairs[sigma], batch_first=True) # P×N×2×K×3
         pairs[sigma] = padded.movedim(2, 0)
     centers = pad_sequence(centers, batch_first=True)
     return dict(folder=folder, ids=ids, centers=centers, back=torch.stack(back), pairs=pairs)
@@ -654,8 +666,9 @@ def decoder_view(
         if keep.any():
             shown = poses[keep & (scores >= .1 * scores[keep].max())]
         page.clear()
-        show_poses(seen['people'], seen['image'], ax=page, colors=['.75'])
-        show_poses(shown, seen['image'], ax=page, alpha=.9, title='poses, truth in gray')
+        page_options = dict(ax=page, skeleton=seen['skeleton'])
+        show_poses(seen['people'], seen['image'], colors=['.75'], **page_options)
+        show_poses(shown, seen['image'], alpha=.9, title='poses, truth in gray', **page_options)
         page.axis('off')
 
         now = split_ap(split, sigma, **options)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from ..keypoints import PERSON
 from ..images import (
     MEAN, STD, input_size, input_transform, invert_affine, normalize, read_image,
     transform_points, warp)
@@ -31,7 +32,7 @@ from ..kem import local_kem, local_mesh
 from ..adaptation import attract_locally, pose_scores, read_out, reweighing_window
 from ..fast import FastNetwork, adapt_factors
 from ..model import LEVELS, LogoCap
-from ..checkpoints import load_network
+from ..checkpoints import as_skeleton, facts_of, load_network
 from ..command import command, install_line
 from ..predict import Poses
 
@@ -39,8 +40,8 @@ from ..predict import Poses
 def _axis(at, side, cells):
     """What windows need along one axis of a heatmap.
 
-    at: their middles, B×N×17, input px; side: their sides, px; cells: of the heatmap.
-    Returns the numbers of the cells, B×N×17×s, and their weights, B×N×17×side×s.
+    at: their middles, B×N×K, input px; side: their sides, px; cells: of the heatmap.
+    Returns the numbers of the cells, B×N×K×s, and their weights, B×N×K×side×s.
     """
     base = at.floor()
     pixels = base[..., None] - side // 2 + torch.arange(side + 1) # whole pixels
@@ -54,10 +55,10 @@ def _axis(at, side, cells):
     return needed.long().clamp(0, cells - 1), weights
 
 def window_factors(
-    heatmaps:torch.Tensor, # B×18×h×w at stride 4
-    poses:torch.Tensor, # B×N×17×2, input px
+    heatmaps:torch.Tensor, # B×(K+1)×h×w at stride 4
+    poses:torch.Tensor, # B×N×K×2, input px
     side:int=97, # a, pixels a side, odd
-) -> tuple: # R B×N×17×a×s, H B×N×17×s×s, C B×N×17×a×s, with s = a // 4 + 3 cells
+) -> tuple: # R B×N×K×a×s, H B×N×K×s×s, C B×N×K×a×s, with s = a // 4 + 3 cells
     """The three factors of the global keypoint expansion maps.
 
     R·H·Cᵀ is what `heatmap_windows` gives.
@@ -65,15 +66,15 @@ def window_factors(
     x, columns = _axis(poses[..., 0], side, heatmaps.shape[3])
     y, rows = _axis(poses[..., 1], side, heatmaps.shape[2])
     batch = torch.arange(poses.shape[0])[:, None, None, None, None]
-    keypoint = torch.arange(17)[:, None, None]
-    cells = heatmaps[:, :17][batch, keypoint, y[..., :, None], x[..., None, :]]
+    keypoint = torch.arange(poses.shape[2])[:, None, None]
+    cells = heatmaps[:, :-1][batch, keypoint, y[..., :, None], x[..., None, :]]
     return rows, cells, columns
 
 # %% ../../nbs/lab/03_export.ipynb #expt0005
 def reweigh_factors(
-    rows:torch.Tensor, # R, B×N×17×a×s
-    cells:torch.Tensor, # H, B×N×17×s×s
-    columns:torch.Tensor, # C, B×N×17×a×s
+    rows:torch.Tensor, # R, B×N×K×a×s
+    cells:torch.Tensor, # H, B×N×K×s×s
+    columns:torch.Tensor, # C, B×N×K×a×s
 ) -> tuple: # the same
     "The factors of the reweighed maps, `reweigh(R·H·Cᵀ)` (Eq. 8)."
     prior = reweighing_window(rows.shape[-2])[rows.shape[-2] // 2, :, None]
@@ -83,7 +84,7 @@ def reweigh_factors(
 class PixelsToPoses(nn.Module):
     """A LOGO-CAP network with fixed options, in operations that files can hold.
 
-    From pixels B×H×W×3 to poses B×N×17×3, scores B×N, valid B×N.
+    From pixels B×H×W×3 to poses B×N×K×3, scores B×N, valid B×N.
     Raises ValueError for an unknown level.
     """
     def __init__(
@@ -101,6 +102,7 @@ class PixelsToPoses(nn.Module):
         self.level = level
         self.candidates = model.candidates
         self.window = model.window
+        self.skeleton = model.skeleton
         self.register_buffer('mean', torch.tensor(MEAN))
         self.register_buffer('deviation', torch.tensor(STD))
         self.eval()
@@ -108,19 +110,19 @@ class PixelsToPoses(nn.Module):
     def forward(
         self,
         pixels:torch.Tensor, # B×H×W×3 uint8 RGB, H and W multiples of 32
-    ) -> tuple: # poses B×N×17×3: x, y in px of the input, score; scores B×N; valid B×N bool
+    ) -> tuple: # poses B×N×K×3: x, y in px of the input, score; scores B×N; valid B×N bool
         "All candidates; `valid` says which of them are people."
         images = ((pixels.float() / 255 - self.mean) / self.deviation).permute(0, 3, 1, 2)
         heatmaps, offsets, embedding = self.convolutions.lean_fields(images, self.flip_test)
         size = 4 * heatmaps.shape[2], 4 * heatmaps.shape[3]
-        center_map = upsample(heatmaps[:, 17:], size)[:, 0]
+        center_map = upsample(heatmaps[:, -1:], size)[:, 0]
         centers, valid = find_centers(center_map, self.candidates)
         initial = offsets(centers)
 
         if self.level == 'none':
             poses = self.scored_initial(heatmaps, initial, centers)
         else:
-            mesh = local_mesh(initial, self.window)
+            mesh = local_mesh(initial, self.window, self.skeleton)
             kem = local_kem(embedding, mesh)
             kam = self.cmp(kem.flatten(0, 1)).unflatten(0, (-1, self.candidates)).clamp(0, 1)
             if self.level == 'partial':
@@ -135,10 +137,10 @@ class PixelsToPoses(nn.Module):
 
     def scored_initial(
         self,
-        heatmaps:torch.Tensor, # B×18×h×w
-        initial:torch.Tensor, # B×N×17×2
+        heatmaps:torch.Tensor, # B×(K+1)×h×w
+        initial:torch.Tensor, # B×N×K×2
         centers:torch.Tensor, # B×N×3
-    ) -> torch.Tensor: # B×N×17×3
+    ) -> torch.Tensor: # B×N×K×3
         "Initial poses with scores: the heatmap at each keypoint, times the center's score."
         rows, cells, columns = window_factors(heatmaps, initial, 1) # a window of one pixel
         heights = (rows @ cells @ columns.transpose(-1, -2))[..., 0]
@@ -202,7 +204,10 @@ def about(
     level:str, # one of LEVELS
 ) -> dict: # name → text
     "What an exported file says of itself."
+    facts = facts_of(model)
+    skeleton = {name: facts[name] for name in ('skeleton',) if name in facts}
     return dict(
+        skeleton,
         short_side=str(model.short_side),
         candidates=str(model.candidates),
         window=str(model.window),
@@ -289,11 +294,13 @@ class ExportedPoses:
             self.run, self.about = _onnx_runner(file, threads or torch.get_num_threads())
         if not {'short_side', 'candidates', 'flip_test'} <= set(self.about):
             raise ValueError(f'{file}: not written by logocap-export')
+        said = self.about.get('skeleton')
+        self.skeleton = PERSON if said is None else as_skeleton(said, file)
 
     def __call__(
         self,
         pixels:np.ndarray, # B×H×W×3 uint8 RGB, H and W multiples of 32
-    ) -> tuple: # poses B×N×17×3 in px of the input, scores B×N, valid B×N, as arrays
+    ) -> tuple: # poses B×N×K×3 in px of the input, scores B×N, valid B×N, as arrays
         "All candidates of a batch; raises ValueError for pixels of another shape or type."
         fits = pixels.ndim == 4 and pixels.dtype == np.uint8 and pixels.shape[3] == 3
         if not fits or not len(pixels) or not all(n and n % 32 == 0 for n in pixels.shape[1:3]):
@@ -323,14 +330,15 @@ class ExportedPoses:
         poses, scores = poses[order], scores[order]
         back = invert_affine(torch.tensor(matrix, dtype=torch.float32))
         xy = transform_points(torch.from_numpy(poses[..., :2]), back).numpy()
-        return Poses(np.concatenate([xy, poses[..., 2:]], -1), scores, image)
+        keypoints = np.concatenate([xy, poses[..., 2:]], -1)
+        return Poses(keypoints, scores, image, skeleton=self.skeleton)
 
 # %% ../../nbs/lab/03_export.ipynb #expt0021
 LIMIT = .05 # px that an exported file's keypoints may lie from the network's
 
 def pose_differences(
-    ours:np.ndarray, # people×17×3
-    theirs:np.ndarray, # people×17×3, in any order
+    ours:np.ndarray, # people×K×3
+    theirs:np.ndarray, # people×K×3, in any order
 ) -> tuple: # largest distance of two keypoints in px, without ties; number of ties
     """How far the same people's keypoints lie apart.
 
@@ -380,7 +388,7 @@ def check_exported(
             worst = max(worst, apart)
             ties += equal
             people += len(found)
-    if worst > LIMIT or ties > .05 * 17 * people:
+    if worst > LIMIT or ties > .05 * len(run.skeleton) * people:
         raise ValueError(f'{file}: keypoints up to {worst:.2f} px from those of its network, '
                          f'and {ties} ties')
     return dict(pixels=worst, ties=ties, people=people)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from fastcore.script import Param
 from ..keypoints import (
-    FLIP, KEYPOINTS, keypoint_gains, keypoint_similarity, oks, show_poses)
+    PERSON, Skeleton, keypoint_gains, keypoint_similarity, oks, show_poses)
 from ..images import invert_affine, network_input, read_image, transform_points
 from ..files import check_output, file_digest, write_json, write_text
 from ..skeletons import describe_skeleton
@@ -51,22 +51,25 @@ from .speed import measure_table4
 ERRORS = ('good', 'jitter', 'inversion', 'swap', 'miss')
 
 def keypoint_errors(
-    pose:torch.Tensor, # 17×2, px
-    people:torch.Tensor, # M×17×3 true people: x, y, v in the same px
+    pose:torch.Tensor, # K×2, px
+    people:torch.Tensor, # M×K×3 true people: x, y, v in the same px
     areas:torch.Tensor, # M, px²
     person:int, # whom the pose was matched with
-) -> torch.Tensor: # 17 positions in ERRORS; -1 where that person's keypoint is not labeled
+    skeleton:Skeleton=PERSON, # theirs
+) -> torch.Tensor: # K positions in ERRORS; -1 where that person's keypoint is not labeled
     "What is wrong with each keypoint of a found person."
-    flip = list(FLIP)
+    flip = list(skeleton.flip)
     labeled = people[..., 2] > 0
-    has_mirror = torch.tensor(flip) != torch.arange(17)
-    near = keypoint_similarity(pose, people[..., :2], areas) * labeled
-    mirrored = keypoint_similarity(pose, people[:, flip, :2], areas) * labeled[:, flip] * has_mirror
+    has_mirror = torch.tensor(flip) != torch.arange(len(flip))
+    near = keypoint_similarity(pose, people[..., :2], areas, skeleton) * labeled
+    mirrored = keypoint_similarity(pose, people[:, flip, :2], areas, skeleton)
+    mirrored = mirrored * labeled[:, flip] * has_mirror
     others = torch.arange(len(people)) != person
-    swapped = torch.zeros(17)
+    swapped = torch.zeros(len(flip))
     if others.any(): swapped = torch.maximum(near, mirrored)[others].amax(0)
 
-    kind = torch.full((17,), ERRORS.index('miss'))  # each of the next lines overrules those above
+    # each of the next lines overrules those above
+    kind = torch.full((len(flip),), ERRORS.index('miss'))
     kind[swapped >= .5] = ERRORS.index('swap')
     kind[mirrored[person] >= .5] = ERRORS.index('inversion')
     kind[near[person] >= .5] = ERRORS.index('jitter')
@@ -115,14 +118,18 @@ def count_errors(
 
     counts = np.zeros(len(ERRORS), int)
     everybody, missed, background = 0, 0, 0
+    skeleton = folder.skeleton
     for i, poses in by_image.items():
         people, areas, _ = folder.people(i)
-        poses = torch.tensor(poses, dtype=torch.float32).reshape(-1, 17, 3)[..., :2]
+        poses = torch.tensor(poses, dtype=torch.float32)
+        poses = poses.reshape(len(poses), len(skeleton), 3)[..., :2]
         match = [-1] * len(poses)
-        if len(people): match = match_greedily(oks(poses[:, None], people, areas))
+        if len(people):
+            similarity = oks(poses[:, None], people, areas, skeleton=skeleton)
+            match = match_greedily(similarity)
         for pose, person in zip(poses, match):
             if person < 0: continue
-            errors = keypoint_errors(pose, people, areas, person)
+            errors = keypoint_errors(pose, people, areas, person, skeleton)
             counts += np.bincount(errors + 1, minlength=len(ERRORS) + 1)[1:]  # without the -1
         found = sum(person >= 0 for person in match)
         everybody += len(people)
@@ -199,28 +206,33 @@ def show_errors(
         ax.legend(ncols=5, fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.28))
 
 # %% ../../nbs/lab/01_report.ipynb #2abbc9b8
-def _most_changed(initial, before, after, people, areas, pairs):
+def _most_changed(initial, before, after, people, areas, pairs, skeleton):
     "The pair of pose and person, and the keypoint, whose similarity changed most."
     poses, matched = (list(side) for side in zip(*pairs))
-    gains = keypoint_gains(before[poses], after[poses], people[matched], areas[matched])
+    gains = keypoint_gains(
+        before[poses], after[poses], people[matched], areas[matched], skeleton)
     position, keypoint = divmod(int(gains.abs().argmax()), gains.shape[1])
     n, m = pairs[position]
-    near = [keypoint_similarity(pose[n], people[m, :, :2], areas[m]) for pose in (before, after)]
+    near = [
+        keypoint_similarity(pose[n], people[m, :, :2], areas[m], skeleton)
+        for pose in (before, after)]
     return dict(initial=initial[n], before=before[n], after=after[n], truth=people[m],
-                keypoint=keypoint, similarity=[float(values[keypoint]) for values in near])
+                keypoint=keypoint, name=skeleton.names[keypoint],
+                similarity=[float(values[keypoint]) for values in near])
 
 def refinement(
     model, # a LogoCap
     image, # image or its path
-    people:torch.Tensor, # M×17×3 true people, px of the image
+    people:torch.Tensor, # M×K×3 true people, px of the image
     areas:torch.Tensor, # M, px²
     flip_test:bool=False, # average with the mirrored image
 ) -> dict: # poses, pair
     """An image's poses, and the person and keypoint that attraction maps changed most.
 
-    poses: P×17×3. pair: None without a match, else initial, before (without attraction map),
-    after: 17×2 of one person; truth 17×3; keypoint: its position; similarity: of that keypoint to
+    poses: P×K×3. pair: None without a match, else initial, before (without attraction map),
+    after: K×2 of one person; truth K×3; keypoint, name: its position and name; similarity: of it to
     the truth, before and after."""
+    skeleton = model.skeleton
     x, matrix = network_input(image, model.short_side)
     device = next(model.parameters()).device
     with torch.inference_mode():
@@ -233,13 +245,14 @@ def refinement(
         transform_points(people_found['poses'][0].cpu()[keep][..., :2], back)
         for people_found in found.values())
     scores = out['scores'][0].cpu()[keep]
-    poses = torch.cat([after, scores[:, None, None].expand(-1, 17, 1)], -1)
+    poses = torch.cat([after, scores[:, None, None].expand(-1, len(skeleton), 1)], -1)
 
     order = scores.argsort(descending=True)
-    match = match_greedily(oks(after[order][:, None], people, areas))
+    match = match_greedily(oks(after[order][:, None], people, areas, skeleton=skeleton))
     pairs = [(n, m) for n, m in zip(order.tolist(), match) if m >= 0]
     if not pairs: return dict(poses=poses, pair=None)
-    return dict(poses=poses, pair=_most_changed(initial, before, after, people, areas, pairs))
+    pair = _most_changed(initial, before, after, people, areas, pairs, skeleton)
+    return dict(poses=poses, pair=pair)
 
 # %% ../../nbs/lab/01_report.ipynb #55896ce4
 def _gain(shown):
@@ -280,7 +293,7 @@ def figure4_json(
         said = dict(image_id=shown['image_id'])
         pair = shown['pair']
         if pair is not None:
-            said.update(keypoint=KEYPOINTS[pair['keypoint']], similarity=pair['similarity'])
+            said.update(keypoint=pair['name'], similarity=pair['similarity'])
         pictures.append(said)
     return dict(measured, pictures=pictures)
 
@@ -300,7 +313,7 @@ def _show_close_up(pair, image, ax):
     half = max(12, np.ptp(places, 0).max() * .8)
     ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
     before, after = pair['similarity']
-    name = KEYPOINTS[keypoint].replace('_', ' ')
+    name = pair['name'].replace('_', ' ')
     ax.set_title(f'{name}: {before:.2f} → {after:.2f}', fontsize=9)
 
 def show_figure4(
@@ -317,7 +330,8 @@ def show_figure4(
         if len(poses):
             scores = poses[:, 0, 2]
             poses = poses[scores >= threshold * scores.max()]
-        show_poses(poses, image, ax=above, title=f'image {shown["image_id"]}')
+        title = f'image {shown["image_id"]}'
+        show_poses(poses, image, ax=above, title=title, skeleton=folder.skeleton)
         above.set(xticks=[], yticks=[])
         below.set(xticks=[], yticks=[])
         if shown['pair'] is None: below.set_title('nobody matched', fontsize=8)

@@ -202,7 +202,7 @@ def stages_of(
 
     def decode():
         heatmaps, offsets, _ = kept['heads']
-        if model.fast: heatmaps = heatmaps[:, 17:] # only the center map is upsampled
+        if model.fast: heatmaps = heatmaps[:, -1:] # only the center map is upsampled
         kept['up'] = upsample(heatmaps, kept['read'].shape[-2:])
         centers, valid = find_centers(kept['up'][:, -1], model.candidates)
         kept['centers'], kept['valid'] = centers, valid
@@ -211,7 +211,7 @@ def stages_of(
 
     def local():
         embedding = kept['heads'][2]
-        mesh = local_mesh(kept['decode'], model.window)
+        mesh = local_mesh(kept['decode'], model.window, model.skeleton)
         return local_kem(embedding, mesh)
 
     def message_passing():
@@ -280,11 +280,12 @@ def work_of(
         _count(model.offset_head, features),
         _count(model.embedding_head, features[:1])]
     c3, side = model.widths['c3'], model.window
-    windows = 17 * model.candidates
+    keypoints = len(model.skeleton)
+    windows = keypoints * model.candidates
     counts = dict(
         backbone=_count(model.backbone, images),
         heads=np.sum(heads, 0).tolist(),
-        CMP=_count(model.cmp, empty(model.candidates, 17 * c3, side, side)))
+        CMP=_count(model.cmp, empty(model.candidates, keypoints * c3, side, side)))
     counts['global'] = [2 * windows * 97**2 * side**2, 4 * windows * (97**2 + side**2) * 2]
     counts['local'] = [0, dtype.itemsize * 2 * windows * side**2 * c3]
     counts['decode'] = [0, 4 * size[0] * size[1] * 2]
