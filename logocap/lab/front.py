@@ -20,10 +20,10 @@ from ..tables import own_data
 
 # %% ../../nbs/lab/07_front.ipynb #e5a791ca
 def most_gained(
-    initial:torch.Tensor, # N×17×2, input px
-    final:torch.Tensor, # N×17×2, input px
-    people:torch.Tensor, # N×17×3: true x, y, and whether it is labeled
-    reach:torch.Tensor, # N×17, px from the middle of each local window to its rim
+    initial:torch.Tensor, # N×K×2, input px
+    final:torch.Tensor, # N×K×2, input px
+    people:torch.Tensor, # N×K×3: true x, y, and whether it is labeled
+    reach:torch.Tensor, # N×K, px from the middle of each local window to its rim
 ) -> tuple: # person, keypoint
     "The keypoint that came nearer to the truth by most pixels, of those within reach."
     true = people[..., :2]
@@ -38,7 +38,7 @@ def show_method():
     example = load_example()
     people, kam = example['keypoints'], example['kam']
     mesh = local_mesh(example['initial'])
-    local = local_kem(example['embedding'], mesh)[0].unflatten(1, (17, -1)).mean(2)
+    local = local_kem(example['embedding'], mesh)[0].unflatten(1, (people.shape[1], -1)).mean(2)
     heat = upsample(example['heatmaps'], (256, 256))
     kem = global_kem(heat, global_mesh(example['initial']))
     far = reweigh(kem)
