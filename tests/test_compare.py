@@ -78,7 +78,7 @@ def made_up(pages, pixels_off, seed):
         (dict(image_id='0'), "[0].image_id is '0': Expected `int`"),
         (dict(score='1'), "[0].score is '1': Expected `float`"),
         (dict(score=None), '[0].score is None: Expected `float`'),
-        (dict(keypoints=[1, 2]), '[0].keypoints is [1, 2]: expected 17 times x, y and score'),
+        (dict(keypoints=[1, 2]), '[0].keypoints is [1.0, 2.0]: expected 17 times x, y and score'),
         (dict(keypoints=['1'] * 51), "Expected `float`, got `str`"),
         (dict(category_id=0), '[0].category_id is 0, and 1, which means people, occurs nowhere'),
         (dict(category_id=[1]), '[0].category_id is [1]: Expected `int`'),
