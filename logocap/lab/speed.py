@@ -7,11 +7,13 @@ __all__ = ['DTYPES', 'GROWTH', 'METHODS', 'PARTS', 'TABLE4', 'take_turns', 'summ
            'measure_ceilings', 'quick_dtypes', 'random_network', 'noise', 'stages_of', 'work_of', 'floors',
            'measure_single', 'measure_stages', 'behind_backbone', 'measure_onnx', 'peak_memory', 'measure_growth',
            'straight_line', 'measure_heads', 'measure_training', 'speed_table', 'show_speed_of', 'measure_all',
-           'measure_table4', 'measure_protocol', 'measure_split', 'protocol_table', 'speed_command']
+           'measure_parity', 'measure_inference', 'measure_card', 'measure_table4', 'measure_protocol', 'measure_split',
+           'protocol_table', 'speed_command']
 
 # %% ../../nbs/lab/02_speed.ipynb #speed0002
 import copy
 import ctypes
+import itertools
 import json
 import os
 import platform
@@ -24,9 +26,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from ..images import network_input, network_pixels
+from ..people import draw_people
 from ..files import check_output, whole_file, write_json
 from ..center_offset import find_centers, initial_poses, suppress_duplicates, upsample
-from ..fast import heatmap_windows
+from ..fast import heatmap_windows, set_up_gpu
 from ..kem import global_kem, global_mesh, local_kem, local_mesh
 from ..cmp import attraction_maps
 from ..adaptation import attract, pose_scores, read_out, reweigh
@@ -35,7 +38,7 @@ from ..coco import CocoFolder, open_split
 from ..command import check_device, command
 from ..predict import detect
 from .compare import time_doubts
-from .export import PACKAGES, need, onnx_predictor
+from .export import LIMIT, PACKAGES, need, onnx_predictor
 from ..training import (
     DrawnSamples, TrainingStep, collate, find_method, one_step, preset_recipe)
 from ..tables import code_hash, own_data
@@ -805,6 +808,97 @@ def measure_all(
         finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
     return dict(rows=rows, ceilings=ceilings, widths=measured, provenance=provenance)
 
+# %% ../../nbs/lab/02_speed.ipynb #speed0051
+def measure_parity(
+    device, # to compare with the processor
+    images:int=32, # drawn images
+    weights=None, # checkpoint or name; None: the first of the embedded
+) -> dict: # images, people, images_alike, within
+    "Whether a device finds the people that the processor finds: all bits of float32, flip test."
+    torch.backends.cudnn.allow_tf32 = False
+    networks = [load_network(weights, place).optimize() for place in ('cpu', device)]
+    people = alike = near = keypoints = 0
+    for number in range(images):
+        pixels, matrix = network_pixels(draw_people(5, number, (256, 256), .4)[0], 256)
+        found = [detect(network, pixels[None], matrix[None]) for network in networks]
+        (ours, _), (theirs, _) = (of_all['full'][0] for of_all in found)
+        people += len(ours)
+        alike += len(ours) == len(theirs)
+        if not len(ours) or not len(theirs): continue
+        apart = np.linalg.norm(ours[:, None, :, :2] - theirs[..., :2], axis=-1)
+        partner = np.median(apart, -1).argmin(1)
+        near += int((apart[np.arange(len(ours)), partner] < LIMIT).sum())
+        keypoints += ours[..., 0].size
+    return dict(images=images, people=people, images_alike=alike, within=near / max(keypoints, 1))
+
+# %% ../../nbs/lab/02_speed.ipynb #speed0053
+def measure_inference(
+    ceilings:dict, # of `measure_ceilings`
+    width:int=32, # W of HRNet
+    size:tuple=(512, 768), # H, W
+    rounds:int=10, # of each
+    device='cpu', # where
+    batches:tuple=(1, 32), # images at a time
+    dtypes:tuple=DTYPES, # of the convolutions
+    compiled:tuple=(False, True), # without and with PyTorch's compiler
+    **widths, # of `random_network`
+) -> list: # width, dtype, compiled, flip_test, pictures, ms …, images_a_second, and more
+    "From pixels in memory to people in memory, beside the least that the machine could take."
+    model = random_network(width, device, **widths)
+    one_image = torch.from_numpy(noise(size)).permute(2, 0, 1)
+    rows = []
+    for dtype, compile in itertools.product(dtypes, compiled):
+        network = model.optimize(dtype, compile)
+        for flip_test, count in itertools.product((True, False), batches):
+            pixels = one_image.expand(count, -1, -1, -1).contiguous()
+            there = pixels.to(device)
+            matrices = torch.eye(2, 3).expand(count, 2, 3)
+
+            def whole():
+                detect(network, pixels, matrices, flip_test)
+
+            def backbone():
+                with torch.inference_mode(): network.convolutions.branches(there, flip_test)
+
+            runs = dict(whole=whole) if compile else dict(whole=whole, backbone=backbone)
+            seconds = take_turns(runs, rounds, device, warm=3)
+            times = summary(seconds['whole'])
+            behind = None
+            if not compile:
+                medians = {name: np.median(of_run) for name, of_run in seconds.items()}
+                behind = float(1 - medians['backbone'] / medians['whole'])
+            least = floors(work_of(model, size, flip_test, dtype), ceilings)
+            rows.append(dict(
+                width=width, dtype=_dtype_name(dtype), compiled=compile, flip_test=flip_test,
+                pictures=count, **times, images_a_second=1000 * count / times['ms'],
+                behind_backbone=behind, limit_ms=count * sum(least.values())))
+    return rows
+
+# %% ../../nbs/lab/02_speed.ipynb #speed0055
+def measure_card(
+    device='cuda', # what is measured
+    widths:tuple=(32, 48), # of HRNet
+    rounds:int=10, # of each
+): # yields the card, which grows: machine, ceilings, parity, inference, training
+    "All numbers of a GPU's card, part by part."
+    card = dict(parity=measure_parity(device))
+    set_up_gpu()
+    cudnn = torch.backends.cudnn
+    card['machine'] = dict(
+        _machine(device), torch=torch.__version__, cuda=torch.version.cuda, cudnn=cudnn.version(),
+        tf32=cudnn.allow_tf32, benchmark=cudnn.benchmark,
+        finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+    card['ceilings'] = measure_ceilings(device)
+    card['training'] = measure_training(32, 512, rounds, device, dtypes=(torch.bfloat16,))
+    card['inference'] = []
+    yield card
+    for compiled, width in itertools.product((False, True), widths): # the compiler last: it is slow
+        size = (640, 960) if width == 48 else (512, 768)
+        options = dict(compiled=(compiled,))
+        card['inference'] += measure_inference(
+            card['ceilings'], width, size, rounds, device, **options)
+        yield card
+
 # %% ../../nbs/lab/02_speed.ipynb #0991daea
 def measure_table4(
     device='cpu', # where
@@ -918,6 +1012,7 @@ def speed_command(
     limit:int=None, # its first images only, for a trial
     device:str=None, # cuda, mps or cpu; default: the fastest there is
     out:str='speed', # folder to write to
+    card:str=None, # file for a card of a GPU: parity, times and training, and nothing else
 ):
     """Measure the network on this machine, stage by stage; writes speed.json and speed.png.
 
@@ -941,6 +1036,12 @@ def speed_command(
     except ValueError:
         if 'onnx' in (parts or ()): raise
         if not parts: parts = [part for part in PARTS if part != 'onnx'] # not asked for: left out
+    if card:
+        check_output(card)
+        for measured in measure_card(check_device(device), widths, rounds):
+            write_json(card, measured)
+        print(f'the card: {card}')
+        return
     parts = tuple(parts or PARTS)
     folder = open_split(data, split) if data else None
     out = check_output(Path(out)/'speed.json').parent
