@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 from logocap.hrnet import HRNet
-from logocap.checkpoints import load_imagenet, read_safetensors, write_safetensors
+from logocap.checkpoints import (
+    embedded_weights,
+    find_weights,
+    load_imagenet,
+    read_safetensors,
+    write_safetensors,
+)
 
 
 @pytest.fixture(scope='module')
@@ -119,3 +125,30 @@ def test_scale_does_not_fit(tmp_path):
     message = 'some.safetensors.gz: the scale of tensor kernel does not fit'
     with pytest.raises(ValueError, match=message):
         read_safetensors(file)
+
+
+def test_weights_of_the_current_folder(tmp_path, monkeypatch):
+    "What lies in data/weights goes by its name; the package's own come first."
+    default = find_weights()
+    folder = tmp_path / 'data/weights'
+    folder.mkdir(parents=True)
+    for name in ('mine-1.safetensors', default.name):
+        (folder / name).write_bytes(b'')
+    monkeypatch.chdir(tmp_path)
+    names = list(embedded_weights())
+    assert names[0] == default.name.removesuffix('.safetensors') and 'mine-1' in names
+    assert find_weights('mine-1').resolve() == folder / 'mine-1.safetensors'
+    assert find_weights() == find_weights(names[0]) == default
+
+
+def test_a_copy_without_the_others(tmp_path, monkeypatch):
+    "Names of weights that only the repository has: one line says where they are."
+    from logocap import checkpoints
+
+    own = find_weights().parent
+    monkeypatch.setattr(checkpoints, '_weight_folders', lambda: (own, tmp_path, tmp_path))
+    with pytest.raises(FileNotFoundError, match='nobody-7: no such checkpoint.*git clone'):
+        find_weights('nobody-7')
+    monkeypatch.setattr(checkpoints, '_weight_folders', lambda: (tmp_path,))
+    with pytest.raises(FileNotFoundError, match='lost its own.*git clone'):
+        find_weights()
