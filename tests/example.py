@@ -124,7 +124,10 @@ if __name__ == '__main__':
     for name in RULES:
         file = DATA / f'{name}.npz'
         index, counts = chosen(model, name)
+        content = example(model, name, index)
+        if name == 'crowd':
+            content.update(counts)
         with whole_file(file) as part:
             with open(part, 'wb') as out:
-                np.savez_compressed(out, **example(model, name, index), **counts)
+                np.savez_compressed(out, **content)
         print(f'{file}: image {index}, {file.stat().st_size / 1e3:.0f} kB, {counts}')
