@@ -951,7 +951,8 @@ class Progress:
 
     def begin(self, parts):
         "Measure for a second, and say what is to come."
-        if not self.steps: return self.say(f'{len(parts)} parts, nothing to detect')
+        if not parts: return self.say('nothing to detect: all of it is kept from an earlier run')
+        if not self.steps: return self.say(f'parts {", ".join(parts)}: nothing to detect')
         first = max(self.steps, key=lambda step: len(step.levels))
         levels = first.levels or ('full',)
         if first.levels:
