@@ -2,8 +2,9 @@
 
 import json
 import pytest
+import logocap.lab.speed
 from logocap.lab.compare import read_speed, table4
-from logocap.lab.speed import speed_command
+from logocap.lab.speed import measure_table4, speed_command
 from logocap.tables import own_data
 
 FAULTS = {
@@ -39,3 +40,29 @@ def test_the_papers_protocol(tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match="no annotations of split 'train'"):
         speed_command(**dict(options, split='train'), out=str(tmp_path / 'other'))
     assert not (tmp_path / 'other').exists()
+
+
+def test_what_table_4_needs(tmp_path):
+    "The fast network with flip test alone; each row says how far to trust it."
+    size = dict(height=64, width=128, rounds=2, dtypes=['float32'], device='cpu')
+    speed_command(widths=['4', '8'], parts=['table4'], **size, out=str(tmp_path))
+    made = json.loads((tmp_path / 'speed.json').read_text())
+    assert list(made['rows']) == ['LOGO-CAP-W4', 'LOGO-CAP-W8']
+    for row in made['rows'].values():
+        assert row['spread'] >= 0 and row['work_ms'] > 0 and 'load' in row
+    networks = {row['network'] for row in made['widths']['4']['single']}
+    assert networks == {'matrix product', 'fast'}
+    assert 'median of 2 single images' in made['provenance']['how']
+
+
+def test_a_busy_machine_is_measured_twice(monkeypatch):
+    quiet = dict(rows={'LOGO-CAP-W32': dict(ms=40.0, spread=0.01)})
+    busy = dict(rows={'LOGO-CAP-W32': dict(ms=90.0, spread=0.4)})
+    for records, kept, calls in (
+        ([quiet], quiet, 1),
+        ([busy, quiet], quiet, 2),
+        ([busy, busy], busy, 2),
+    ):
+        left = list(records)
+        monkeypatch.setattr(logocap.lab.speed, 'measure_all', lambda **options: left.pop(0))
+        assert measure_table4() is kept and len(records) - len(left) == calls
