@@ -138,3 +138,32 @@ def test_data_command(crowdpose, inside):
     done = inside('logocap-data', *where)
     assert done.returncode == 0, done.stdout
     assert "person, CrowdPose's 14 keypoints" in done.stdout and 'sound, 6 images' in done.stdout
+
+
+def test_width_and_height_the_wrong_way_round(crowdpose, tmp_path, inside):
+    "As in the first edition of the real files."
+    data = json.loads((crowdpose / 'crowdpose_val.json').read_text())
+    for image in data['images']:
+        image.update(width=image['height'], height=image['width'])
+    file = tmp_path / 'crowdpose_train.json'
+    file.write_text(json.dumps(data))
+    done = inside('logocap-data', '--annotations', file, '--images', crowdpose / 'images')
+    assert done.returncode == 1
+    assert '6 images of another size than the annotations name' in done.stdout
+
+
+def test_training_and_table_1(crowdpose, tmp_path, inside):
+    "One step, and the table with AP of easy, medium and hard images."
+    where = ('--annotations', crowdpose / 'crowdpose_val.json', '--images', crowdpose / 'images')
+    short = ('--preset', 'people', '--size', 64, '--batch-size', 2, '--steps', 1)
+    done = inside('logocap-train', *where, *short, '--out', tmp_path / 'run', '--device', 'cpu')
+    assert done.returncode == 0, done.stderr
+    weights = tmp_path / 'run/model.safetensors'
+    detection = ('--no-flip-test', '--device', 'cpu', '--out', tmp_path / 'out')
+    done = inside('logocap-tables', *where, '--weights', weights, *detection)
+    assert done.returncode == 0, done.stderr
+    assert '| AP easy ' in done.stdout and '| AP hard ' in done.stdout
+    rows = json.loads((tmp_path / 'out/table1.json').read_text())['rows']
+    assert set(CROWD_METRICS) <= set(rows['LOGO-CAP']) & set(rows['Emp. Bound'])
+    done = inside('logocap-tables', *where, *detection)  # the weights that come along find 17
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and '17 keypoints' in done.stderr

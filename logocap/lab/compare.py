@@ -806,6 +806,11 @@ def folder_notes(
     whole = IMAGES.get(name, len(images))
     if len(images) != whole:
         notes.append(f'a part of the data set: {name} lists {len(images):,} of {whole:,} images')
+    labeled = [a['area'] for a in folder.coco.anns.values() if a['num_keypoints']]
+    small = sum(area < 32**2 for area in labeled)
+    if small and folder.skeleton is not PERSON:
+        notes.append(f'{small:,} of {len(labeled):,} have an area below 32² px: too small to train '
+                     'on; enlarged images help')
     names = [image['file_name'] for image in images]
     turned = [name for name in names if pictures and is_turned(folder.image_folder/name)]
     if turned:
