@@ -700,15 +700,18 @@ def optimized(
     network:PoseNetwork, # in evaluation mode
     dtype:str='float32', # of LOGO-CAP's convolutions, or bfloat16
 ) -> PoseNetwork: # arranged for the machine
-    """The fast network for a process that has no other task: with `set_up_gpu` on a GPU.
+    """The fast network for a process that has no other task.
 
-    Raises ValueError for a dtype that a method does not have.
+    On a GPU with `set_up_gpu`, on a CPU with `keep_memory`. Raises ValueError for a dtype that a
+    method does not have.
     """
     if dtype not in ('float32', 'bfloat16'):
         raise ValueError(f'dtype {dtype!r}: there are float32, bfloat16')
     if dtype == 'bfloat16' and not isinstance(network, LogoCap):
         raise ValueError(f'dtype {dtype}: {network.method} has float32 only')
-    if next(network.parameters()).device.type == 'cuda': set_up_gpu()
+    device = next(network.parameters()).device.type
+    if device == 'cuda': set_up_gpu()
+    if device == 'cpu': keep_memory()
     if dtype == 'bfloat16': return network.optimize(torch.bfloat16)
     return network.optimize()
 

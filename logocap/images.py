@@ -185,8 +185,13 @@ def warp(
 
     # u, v: the place in the image that each output pixel x, y shows
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
-    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    u, v = np.tensordot(inverse, np.stack([x, y, np.ones_like(x)]).astype(float), 1)
+    is_upright = inverse[0, 1] == inverse[1, 0] == 0
+    if is_upright: # u is the same in all rows, v in all columns
+        u = inverse[0, 0] * np.arange(size[0])[None] + inverse[0, 2] # 1×w
+        v = inverse[1, 1] * np.arange(size[1])[:, None] + inverse[1, 2] # h×1
+    else:
+        x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+        u, v = np.tensordot(inverse, np.stack([x, y, np.ones_like(x)]).astype(float), 1)
 
     # one black pixel all round: what lies farther out is black as well
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
@@ -198,8 +203,16 @@ def warp(
     # float32, as in the released code: it breaks ties
     right_share = (u - left)[..., None].astype(np.float32)
     lower_share = (v - top)[..., None].astype(np.float32)
-    upper = padded[top, left] * (1 - right_share) + padded[top, left + 1] * right_share
-    lower = padded[top + 1, left] * (1 - right_share) + padded[top + 1, left + 1] * right_share
+
+    def mixed(rows):
+        if is_upright: # whole rows first, which takes a third of the time
+            pixels = padded[rows[:, 0]]
+            near, far = pixels[:, left[0]], pixels[:, left[0] + 1]
+        else:
+            near, far = padded[rows, left], padded[rows, left + 1]
+        return near * (1 - right_share) + far * right_share
+
+    upper, lower = mixed(top), mixed(top + 1)
     return np.round(upper * (1 - lower_share) + lower * lower_share).astype(np.uint8)
 
 # %% ../nbs/10_images.ipynb #9b6c997e
