@@ -625,12 +625,13 @@ def training_shares(
 # %% ../../nbs/lab/02_speed.ipynb #speed0021
 def _line(*cells):
     "Cells of a table, right-aligned; None is left out."
-    return '  '.join(str(cell).rjust(12) for cell in cells if cell is not None).rstrip()
+    width, what, *others = [str(cell) for cell in cells if cell is not None]
+    return f'{width:>6} {what:>14} ' + ' '.join(cell.rjust(11) for cell in others).rstrip()
 
 def _times(row):
     "Three cells: median, quartiles, products."
     quartiles = f'{row["ms_low"]:.0f}–{row["ms_high"]:.0f}'
-    return f'{row["ms"]:.1f} ms', quartiles, f'{row["products"]:.3f} products'
+    return f'{row["ms"]:.1f} ms', quartiles, f'{row["products"]:.3f} prod.'
 
 def _memory(row):
     "A cell, empty where the system does not say."
@@ -666,7 +667,7 @@ def _heads_lines(name, rows):
     for row in rows:
         cells = [name, row['method'].ljust(21), *_times(row)]
         if row['behind_ms'] is not None:
-            cells.append(f'{row["behind_ms"]:.0f} ms more than the backbone')
+            cells.append(f'{row["behind_ms"]:.0f} ms over the backbone')
             cells.append(f'{row["people"]} people')
         lines.append(_line(*cells))
     return lines
@@ -695,8 +696,8 @@ def speed_table(
         lines += _heads_lines(name, part.get('heads', ()))
         for row in part.get('training', ()):
             count = f'{row["pictures"]} images'
-            rate = f'{row["pictures_a_second"]:.1f} images a second'
-            cells = 'training', row['dtype'], count
+            rate = f'{row["pictures_a_second"]:.1f} images/s'
+            cells = f'training {row["dtype"]}', count
             lines.append(_line(name, *cells, *_times(row), rate, _memory(row)))
     return '\n'.join(lines)
 
