@@ -62,7 +62,7 @@ REPORT = {
 # what the API begins with
 FACE = '''Most people need one class, `from logocap import LogoCap`, and what it returns.
 
-| | |
+| call | what it gives |
 |---|---|
 | [`LogoCap.from_pretrained(weights)`](checkpoints.md#from_pretrained) | a network, trained |
 | [`model.predict(images)`](predict.md#predict) | the poses of the people on images |
@@ -348,7 +348,7 @@ def contents():
 def commands_page():
     "Each command's own help, as it prints it."
     text = (
-        '# The command line\n\nEvery option may be spelled with dashes or underscores. '
+        '# Commands and their options\n\nEvery option may be spelled with dashes or underscores. '
         'Bad input ends with one line and exit status 1.\n\n'
     )
     for line in cfg['console_scripts'].split():

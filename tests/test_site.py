@@ -96,6 +96,14 @@ FACTS = '''() => ({
   math: [...document.querySelectorAll('math')]
     .filter(m => m.checkVisibility() && !m.getBoundingClientRect().width).length,
   text: document.querySelector('article, main').innerText,
+  wide: [...document.querySelectorAll('main pre')]
+    .filter(p => p.checkVisibility() && p.scrollWidth > p.clientWidth + 1)
+    .map(p => p.innerText.split('\\n').sort((a, b) => b.length - a.length)[0]),
+  cut: [...document.querySelectorAll('.bd-sidebar-secondary a')]
+    .filter(a => a.scrollWidth > a.clientWidth + 1 || a.getBoundingClientRect().right > innerWidth)
+    .map(a => a.innerText),
+  tall: [...document.querySelectorAll('.cell_output')]
+    .filter(o => o.offsetHeight > 901).map(o => o.offsetHeight),
 })'''
 
 
@@ -153,6 +161,52 @@ def test_every_page_opens_cleanly(visits):
     assert {n: v['twice'] for n, v in visits.items() if v['twice']} == {}
     # tables are tables
     assert [n for n, v in visits.items() if re.search(r'\|-{3,}', v['text'])] == []
+
+
+def test_pages_fit_a_desk(visits, site):
+    "No code scrolls sideways at 1,280 pixels, no contents are cut, no output is endless."
+    for what in ('wide', 'cut', 'tall'):
+        assert {n: v[what] for n, v in visits.items() if v[what]} == {}, what
+    for name, facts in visits.items():
+        page = site / name
+        files = {page, *((page.parent / p['src']).resolve() for p in facts['pictures'])}
+        weight = sum(f.stat().st_size for f in files if f.is_file())
+        assert weight < 1_500_000, (name, weight)
+
+
+def test_long_outputs_fold(open_page, address):
+    page = open_page(address + 'lab/02_speed.html')
+    folded = page.locator('.cell_output.tall')
+    count, button = folded.count(), page.locator('button.unfold').first
+    assert count and button.get_attribute('aria-expanded') == 'false'
+    button.click()
+    assert folded.count() == count - 1 and button.get_attribute('aria-expanded') == 'true'
+    button.click()
+    assert folded.count() == count
+
+
+def test_explanations_are_found_first(open_page, address):
+    for word in ('attract', 'predict', 'oks'):
+        page = open_page(f'{address}search.html?q={word}')
+        page.locator('ul.search li a').first.wait_for()
+        page.wait_for_function("document.querySelector('.search-summary').innerText.match(/found/)")
+        links = page.locator('ul.search li > a').evaluate_all('links => links.map(a => a.href)')
+        listed = ['/api/' in link for link in links]
+        assert False in listed and listed == sorted(listed), word
+
+
+def test_the_api_begins_with_what_people_use(open_page, address):
+    page = open_page(address + 'api/index.html')
+    first = page.locator('article table').first.inner_text()
+    for call in ('from_pretrained', 'predict', 'optimize', 'keypoints', 'show', 'save'):
+        assert call in first
+
+
+def test_notebooks_lead_on():
+    for name in NOTEBOOKS[1:]:
+        cells = nbformat.read(ROOT / f'nbs/{name}.ipynb', 4).cells
+        last = cells[-1].source.splitlines()[-1]
+        assert re.match(r'(Next|Back).*\[.*\]\(.*\.ipynb\)', last), name
 
 
 def test_links_and_anchors_lead_somewhere(visits, address):
