@@ -144,7 +144,8 @@ def durations_table(
         one = record['commands'][name]
         lines.append(f'| {words} | `{one["line"]}` | {duration_text(one["processor_seconds"])} |')
     machine = record['machine']
-    note = (f'Processor time on one thread of a CPU with {machine["processor"]} '
+    threads = max(one['threads'] for one in record['commands'].values())
+    note = (f'Processor time, with {threads} of its threads, of a CPU with {machine["processor"]} '
             f'({machine["system"]}, torch {machine["torch"]}), measured by `tests/durations.py`.')
     return '\n'.join(lines) + f'\n\n{note}\n'
 
