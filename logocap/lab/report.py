@@ -37,10 +37,10 @@ from ..checkpoints import OTHERS, embedded_weights, find_weights
 from ..command import Processes, command
 from ..predict import detect_split
 from ..tables import (
-    ABLATION_ROWS, TRAINED_ROWS, Detector, ablation_lines, ablation_remarks, detect_for_first,
-    detections_of, markdown_table, measure_ablations, measure_table1, network_facts, options_of,
-    own_data, paper, points, provenance, save_figure, share_text, table1_lines, table1_note,
-    write_table, write_table1)
+    ABLATION_ROWS, TRAINED_LEVELS, TRAINED_ROWS, Detector, ablation_lines, ablation_remarks,
+    detect_for_first, detections_of, markdown_table, measure_ablations, measure_table1,
+    network_facts, options_of, own_data, paper, points, provenance, save_figure, share_text,
+    table1_lines, table1_note, write_table, write_table1)
 from .compare import (
     PRIOR_ROWS, folder_faults, folder_notes, folder_splits, here_cells, image_matches,
     measure_prior,
@@ -880,7 +880,9 @@ def _needs(job, part):
         add('baseline', ('none',))
     if part == 'ablations':
         add('weights', tuple(ABLATION_ROWS))
-        add('ablated', ('full',))
+        for kind, files in networks['ablated'].items():
+            levels = TRAINED_LEVELS.get(kind, ('full',))
+            needs += [(main, w, levels, job.all_images) for w in files]
     if part in ('errors', 'intervals'):
         add('weights', ('none', 'full') + ('window',) * (part == 'intervals'), all_images=False)
         add('baseline', ('none',), all_images=False)
