@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import logocap.predict
+from logocap.keypoints import PERSON
 from logocap.predict import keep_results, lines_kept, merged, share_files, stream_poses
 from logocap.tables import own_data
 
@@ -94,7 +95,9 @@ def test_memory_is_constant(tmp_path, monkeypatch):
         return {'full': [nobody] * len(inputs)}
 
     monkeypatch.setattr(logocap.predict, 'detect', detected)
-    model = SimpleNamespace(levels=('full',), short_side=32, least_score=0.0)
+    model = SimpleNamespace(
+        levels=('full',), short_side=32, least_score=0.0, skeleton=PERSON
+    )
     images = (page.copy() for _ in range(100_000))
     held = []
     tracemalloc.start()
