@@ -16,7 +16,7 @@ IMAGES = (3, 57, 200)
 
 def stages():
     "Name → array of every stage of three drawn images at three levels, with and without flip test."
-    model = LogoCap.from_pretrained()
+    model = LogoCap.from_pretrained('people-11')
     found = {}
     for image in IMAGES:
         x, _ = network_input(PEOPLE / f'{image:012d}.jpg', 256)

@@ -770,6 +770,10 @@ def _part_figure4(job):
 # %% ../../nbs/lab/01_report.ipynb #503591a0
 def _embedded(kind): return [name for name in embedded_weights() if name.startswith(f'{kind}-')]
 
+def _own_networks():
+    "LOGO-CAP with several seeds; where only the default network came along, that one."
+    return _embedded('people') or list(embedded_weights())[:1]
+
 def choose_networks(
     weights:list=None, # LOGO-CAP's checkpoints or names of embedded ones; None: the embedded ones
     baseline:list=None, # those of a baseline trained alone
@@ -789,7 +793,7 @@ def choose_networks(
         return dict(weights=list(weights), baseline=list(baseline or ()),
                     ablated=dict(ablated or {}), prior=prior)
 
-    own = _embedded('people')
+    own = _own_networks()
     if not own:
         raise FileNotFoundError('no weights: this copy of the package has none of its own for the '
                                 'tables (people-…), so name a checkpoint with --weights')
@@ -829,7 +833,7 @@ def missing_networks(
         lacking = {m: f'--method {m.replace("_", "-")} --preset people' for m in methods
                    if m not in there}
     elif part == '1':
-        named = job.networks['weights'] != _embedded('people')
+        named = job.networks['weights'] != _own_networks()
         complete = named or job.networks['baseline']
         lacking = {} if complete else dict(baseline=TRAINED_HOW['baseline'])
     else:
