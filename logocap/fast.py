@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GROUPS_ARE_QUICK', 'FusedConv', 'fused', 'one_pass', 'Residual', 'Exchange', 'FastHRNet', 'FastHead', 'unflipped',
            'FlippedHead', 'WindowConv', 'FastMessagePassing', 'heatmap_factors', 'heatmap_windows', 'adapt_factors',
-           'attract_factors', 'adapt_windows', 'FastNetwork', 'to_people', 'FastLogoCap', 'set_up_gpu', 'optimized',
-           'keep_memory']
+           'attract_factors', 'adapt_windows', 'FastNetwork', 'to_people', 'FastLogoCap', 'keep_memory', 'set_up_gpu',
+           'optimized']
 
 # %% ../nbs/16_fast.ipynb #fast0002
 import copy
@@ -683,6 +683,17 @@ def _optimize_backbone(self):
 
 PoseNetwork.optimize = _optimize_backbone
 
+# %% ../nbs/16_fast.ipynb #fast0041
+def keep_memory() -> bool: # whether this system's C library can be asked to
+    "Up to 2 GB of freed memory stay with this process instead of going back to the system."
+    try:
+        mallopt = ctypes.CDLL(None).mallopt # glibc's
+    except (AttributeError, OSError, TypeError):
+        return False
+    mmap_max, trim_threshold = -4, -1 # numbers of its settings
+    no_own_mappings = mallopt(mmap_max, 0) # else large blocks go back one by one
+    return bool(no_own_mappings and mallopt(trim_threshold, 2047 * 2**20))
+
 # %% ../nbs/16_fast.ipynb #fast0130
 def set_up_gpu():
     """Settings of CUDA's libraries for a process that finds people.
@@ -712,14 +723,3 @@ def optimized(
     if device == 'cpu': keep_memory()
     if dtype == 'bfloat16': return network.optimize(torch.bfloat16)
     return network.optimize()
-
-# %% ../nbs/16_fast.ipynb #fast0041
-def keep_memory() -> bool: # whether this system's C library can be asked to
-    "Up to 2 GB of freed memory stay with this process instead of going back to the system."
-    try:
-        mallopt = ctypes.CDLL(None).mallopt # glibc's
-    except (AttributeError, OSError, TypeError):
-        return False
-    mmap_max, trim_threshold = -4, -1 # numbers of its settings
-    no_own_mappings = mallopt(mmap_max, 0) # else large blocks go back one by one
-    return bool(no_own_mappings and mallopt(trim_threshold, 2047 * 2**20))

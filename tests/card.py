@@ -1,5 +1,7 @@
 """The results in data/weights/README.md: `python tests/card.py [FOLDER]` puts in the tables of
-`make tables` (default: tables/), each between its two marks."""
+`make tables` (default: tables/), each between its two marks. Those of the default network alone:
+
+    logocap-tables --table ablations --weights longer-11 --out tables/longer"""
 
 import re
 import sys
@@ -21,7 +23,7 @@ def with_results(card, tables):
         body = made.partition('\n')[2].strip()  # without its title
         return f'<!-- {mark[1]} -->\n\n{body}\n\n<!-- end -->'
 
-    return re.sub(r'<!-- (\w+) -->\n.*?<!-- end -->', filled, card, flags=re.S)
+    return re.sub(r'<!-- ([\w/]+) -->\n.*?<!-- end -->', filled, card, flags=re.S)
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ COMMANDS = {
     'predict': 'logocap-predict data/people/val --out OUT/poses.json',
     'data': 'logocap-data data/people',
     'tables': 'logocap-tables --out OUT/tables',
-    'train': 'logocap-train --preset people --out OUT/run',
+    'train': 'logocap-train --preset people --steps 20 --out OUT/run',
     'speed': 'logocap-speed --widths 32 --parts single --rounds 2 --out OUT/speed',
     'export': 'logocap-export --format torch_export --out OUT/logocap.pt2',
     'everything': 'make tables OUT=OUT/tables',

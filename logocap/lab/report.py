@@ -960,6 +960,7 @@ class Progress:
         "Measure for a second, and say what is to come."
         if not parts: return self.say('nothing to detect: all of it is kept from an earlier run')
         if not self.steps: return self.say(f'parts {", ".join(parts)}: nothing to detect')
+        for step in self.steps: network_facts(step.detector, step.weights) # faults first
         first = max(self.steps, key=lambda step: len(step.levels))
         levels = first.levels or ('full',)
         if first.levels:
