@@ -1,13 +1,16 @@
 "What travels: the wheel and the sdist, and the commands of an installed copy."
 
+import fcntl
 import filecmp
 import os
 import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 import venv
 import zipfile
 import pytest
@@ -89,6 +92,7 @@ def installed(built, tmp_path_factory):
 def in_terminal(command, **options):
     "The exit status of a command, and what it says, read from a terminal."
     reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack('4H', 24, 80, 0, 0))
     process = subprocess.Popen(command, stdout=writer, stderr=writer, **options)
     os.close(writer)
     said = b''
