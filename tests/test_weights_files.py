@@ -143,12 +143,12 @@ def test_weights_of_the_current_folder(tmp_path, monkeypatch):
 
 def test_a_copy_without_the_others(tmp_path, monkeypatch):
     "Names of weights that only the repository has: one line says where they are."
-    from logocap import checkpoints
+    from logocap import command
 
     own = find_weights().parent
-    monkeypatch.setattr(checkpoints, '_weight_folders', lambda: (own, tmp_path, tmp_path))
+    monkeypatch.setattr(command, '_weight_folders', lambda: (own, tmp_path, tmp_path))
     with pytest.raises(FileNotFoundError, match='nobody-7: no such checkpoint.*git clone'):
         find_weights('nobody-7')
-    monkeypatch.setattr(checkpoints, '_weight_folders', lambda: (tmp_path,))
+    monkeypatch.setattr(command, '_weight_folders', lambda: (tmp_path,))
     with pytest.raises(FileNotFoundError, match='lost its own.*git clone'):
         find_weights()
