@@ -183,13 +183,13 @@ def test_a_folder_loses_an_image(tiny, tmp_path, monkeypatch, tried):
     folder.mkdir()
     for n in range(3):
         PAGE.save(folder / f'{n}.png')
-    network_input = logocap.predict.network_input
+    network_pixels = logocap.predict.network_pixels
 
     def losing(image, *args, **kwargs):
         (folder / '2.png').unlink(missing_ok=True)
-        return network_input(image, *args, **kwargs)
+        return network_pixels(image, *args, **kwargs)
 
-    monkeypatch.setattr(logocap.predict, 'network_input', losing)
+    monkeypatch.setattr(logocap.predict, 'network_pixels', losing)
     with pytest.raises(ValueError, match='1 of 3 images left out'):
         predict_command(
             images=[folder],

@@ -421,9 +421,9 @@ def test_seeds_baselines_and_ablations(blank_pages, tmp_path):
         CocoFolder(blank_pages, 'val'), tmp_path / 'cache', 64, False, device='cpu', batch_size=8
     )
     table = measure_ablations(detector, [zero, one], dict(aligned=[two], batchnorm=[zero, one]))
-    assert len(table['rows']) == 13 and len(ablation_lines(table)) == 14
+    assert len(table['rows']) == 19 and len(ablation_lines(table)) == 20
     # here it is the same two networks
-    assert table['rows']['no attentive normalization']['change'] == dict(AP=0.0)
+    assert table['rows']['plain batch norm, no attentive normalization']['change'] == dict(AP=0.0)
     assert table['rows']['full method']['per_seed'] == seeds
     part = next((tmp_path / 'cache').glob('tiny-0-none-*.npz'))
     part.write_bytes(b'torn')
