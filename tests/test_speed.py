@@ -40,7 +40,7 @@ def drawn():
 
 @pytest.fixture(scope='module')
 def model():
-    return LogoCap.from_pretrained()
+    return LogoCap.from_pretrained('people-11')
 
 
 @pytest.fixture(scope='module')
