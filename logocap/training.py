@@ -37,7 +37,7 @@ from .checkpoints import find_weights, load_imagenet, load_strictly, read_tensor
 from .center_offset import person_centers
 from .losses import (
     check_variant, fast_loss, make_targets, pad_people, total_loss, training_stages)
-from .fast import keep_memory
+from .fast import keep_memory, set_up_gpu
 from .model import LogoCap, PoseNetwork
 from .checkpoints import (
     NETWORKS, check_skeleton, facts_of, network_class, patch, read_checkpoint, read_skeleton)
@@ -887,9 +887,7 @@ def train(
     model.knows = samples.knows
     on_cpu = procs.device.type == 'cpu'
     on_cuda = procs.device.type == 'cuda'
-    if on_cuda:
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = True
+    if on_cuda: set_up_gpu()
     fused = True if on_cpu or on_cuda else None # one call; None: PyTorch chooses
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=fused)
     asked = dict(
