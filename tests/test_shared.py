@@ -26,6 +26,22 @@ def together(name, *arguments):
     return subprocess.run(words, capture_output=True, text=True, timeout=600)
 
 
+def assert_same_people(file, other):
+    """Two files of results name the same people, in the same order.
+
+    One process and two give an image to the network after different ones, in other places of
+    memory, where a processor may sum in another order: float32 rounds a score of about 0.1 at
+    1e-8 and a place of about 200 px at 2e-5, and a hundred such steps stay below these limits.
+    """
+    one, two = (json.loads(f.read_text()) for f in (file, other))
+    assert [r['image_id'] for r in one] == [r['image_id'] for r in two]
+    keypoints = [np.array([r["keypoints"] for r in rs]).reshape(-1, 3) for rs in (one, two)]
+    np.testing.assert_allclose(*keypoints, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(
+        [r['score'] for r in one], [r['score'] for r in two], rtol=0, atol=1e-6
+    )
+
+
 @pytest.fixture
 def images(tmp_path):
     "Five drawn images, one of which is damaged, two of which have one name."
@@ -48,8 +64,9 @@ def test_predict(run, images, tiny, tmp_path):
     done = together(*words)
     assert '1 of 5 images left out' in done.stderr, done.stderr
     assert sorted(p.name for p in out.parent.iterdir()) == ['poses.faults.json', 'poses.json']
-    for name in ('poses.json', 'poses.faults.json'):
-        assert (out.parent / name).read_text() == (tmp_path / 'alone' / name).read_text()
+    assert_same_people(tmp_path / 'alone/poses.json', out)
+    faults = 'poses.faults.json'
+    assert (out.parent / faults).read_text() == (tmp_path / 'alone' / faults).read_text()
     drawn = sorted(p.name for p in (tmp_path / 'drawn').iterdir())
     assert drawn == ['1-a.png', '4-a.png', 'd.png', 'e.png']
 
@@ -66,7 +83,7 @@ def test_tables(run, tiny, tmp_path):
     assert made[0]['rows'] == made[1]['rows']
     for name in ('baseline', 'logocap'):
         file = f'detections-{name}.json'
-        assert (tmp_path / 'alone' / file).read_text() == (tmp_path / 'shared' / file).read_text()
+        assert_same_people(tmp_path / 'alone' / file, tmp_path / 'shared' / file)
 
 
 def test_interrupted(tmp_path):
@@ -95,9 +112,7 @@ def test_memory_is_constant(tmp_path, monkeypatch):
         return {'full': [nobody] * len(inputs)}
 
     monkeypatch.setattr(logocap.predict, 'detect', detected)
-    model = SimpleNamespace(
-        levels=('full',), short_side=32, least_score=0.0, skeleton=PERSON
-    )
+    model = SimpleNamespace(levels=('full',), short_side=32, least_score=0.0, skeleton=PERSON)
     images = (page.copy() for _ in range(100_000))
     held = []
     tracemalloc.start()
