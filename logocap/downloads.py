@@ -235,7 +235,9 @@ def unpack(
     with tempfile.TemporaryDirectory(dir=folder, prefix='.unpacked-') as room:
         room = Path(room)
         try:
-            for path, member in tqdm(_members(file), unit='file', disable=None, leave=False):
+            bar = tqdm(
+                _members(file), unit='file', disable=None, leave=False, dynamic_ncols=True)
+            for path, member in bar:
                 place = _fits(path, archive)
                 if place is None: continue
                 (room/place).parent.mkdir(exist_ok=True)

@@ -17,7 +17,6 @@ import math
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -1024,6 +1023,3 @@ def train_command(
         device=device, until=until)
     if int(os.environ.get('RANK', 0)) == 0:
         print(f'{last_step(steps, until)} of {steps} steps: {out}')
-
-if __name__ == '__main__' and not hasattr(sys, 'ps1') and 'ipykernel' not in sys.modules:
-    train_command()

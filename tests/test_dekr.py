@@ -13,7 +13,7 @@ from logocap.prior.dekr import (
     adaptive_convolution,
     dekr_widths,
     kernel_places,
-    rescoring_command,
+    train_rescoring,
 )
 from logocap.training import preset_recipe, start_model
 
@@ -153,11 +153,11 @@ def test_size():
     assert sum(p.numel() for p in model.parameters()) < 1.9e6
 
 
-def command(run):
-    rescoring_command(run=str(run), pictures=3, epochs=2, device='cpu')
+def teach(run):
+    train_rescoring(run, pictures=3, epochs=2, device='cpu')
 
 
-def test_command(tmp_path, capsys):
+def test_rescoring_is_trained(tmp_path, capsys):
     "Given twice it begins anew and ends the same."
     widths = dict(width=2, c1=4, stem=4)
     recipe = replace(preset_recipe('people'), widths=widths, size=64, method='dekr')
@@ -169,12 +169,12 @@ def test_command(tmp_path, capsys):
     nn.init.constant_(model.heatmap_head[3].bias, 0.5)  # finds somebody everywhere
     file = tmp_path / 'model.safetensors'
     model.save_pretrained(file)
-    command(tmp_path)
+    teach(tmp_path)
     assert capsys.readouterr().out.startswith('90 poses of a mean OKS of 0.')
     before, first = model.state_dict(), load_file(file)
     changed = {name for name, tensor in first.items() if not torch.equal(tensor, before[name])}
     assert changed and all(name.startswith('rescoring.') for name in changed)
-    command(tmp_path)
+    teach(tmp_path)
     for name, tensor in load_file(file).items():
         assert torch.equal(tensor, first[name]), name
 
@@ -187,8 +187,8 @@ def test_command(tmp_path, capsys):
         (json.dumps(dict(asdict(preset_recipe('people')), seed=5)), 'a run of the method logocap'),
     ],
 )
-def test_command_without_a_run(tmp_path, record, says):
+def test_rescoring_without_a_run(tmp_path, record, says):
     if record:
         (tmp_path / 'recipe.json').write_text(record)
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        command(tmp_path)
+        teach(tmp_path)

@@ -232,8 +232,8 @@ def test_a_process_of_several_dies(tmp_path, tried):
 
     def torchrun(out, restarts):
         launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-        launch += ['--nproc-per-node', 2, '--max-restarts', restarts]
-        training = ['-m', 'logocap.training', '--out', out, *NET]
+        launch += ['--nproc-per-node', 2, '--max-restarts', restarts, '--no-python']
+        training = [Path(sys.executable).with_name('logocap-train'), '--out', out, *NET]
         training += ['--steps', steps, '--save-every', 1]
         return subprocess.Popen(
             [str(word) for word in launch + training],
@@ -250,7 +250,7 @@ def test_a_process_of_several_dies(tmp_path, tried):
         seen, step = saved(folder), loads(folder) if victim == 0 else 0
         wait(lambda: saved(folder) != seen, process)
         children = psutil.Process(process.pid).children()
-        workers = [p for p in children if 'logocap.training' in ' '.join(p.cmdline())]
+        workers = [p for p in children if 'logocap-train' in ' '.join(p.cmdline())]
         assert len(workers) == 2
         workers[victim].kill()
         killed = time.time()

@@ -62,6 +62,27 @@ def test_readme_matches_index():
             assert (ROOT / link).exists(), link
 
 
+def test_progress_bars_follow_the_window():
+    "A bar that keeps its first width breaks into lines when a terminal is made narrower."
+    for file in (ROOT / 'logocap').rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == 'tqdm':
+                options = {option.arg for option in node.keywords}
+                assert {'disable', 'dynamic_ncols'} <= options, (file, node.lineno)
+
+
+def test_what_texts_run_as_modules():
+    "`python -m` warns where the package has imported the module already, and runs a second copy."
+    pages = [*NOTEBOOKS, *ROOT.glob('*.md'), *ROOT.glob('d*/**/*.md')]
+    texts = [page.read_text(encoding='utf-8') for page in pages]
+    named = {name for text in texts for name in re.findall(r'-m (logocap[.\w]*\w)', text)}
+    assert named == {'logocap.lab.weights'}
+    for name in named:
+        words = [sys.executable, '-W', 'error::RuntimeWarning', '-m', name, '--help']
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and not done.stderr and '--help' in done.stdout
+
+
 @pytest.mark.parametrize('name, largest', (('example', 1_000_000), ('crowd', 500_000)))
 def test_stored_example(name, largest):
     "data/example.npz and crowd.npz are what the default network says, but for rounding."

@@ -612,7 +612,7 @@ def look_at_split(
     ids = folder.image_ids()[:count]
     back, centers = [], []
     pairs = {sigma: [] for sigma in widths}
-    for i in tqdm(ids, unit='image', disable=None, delay=2):
+    for i in tqdm(ids, unit='image', disable=None, delay=2, dynamic_ncols=True):
         seen = look(model, (folder.image_path(i), []))
         back.append(seen['back'])
         centers.append(seen['centers'][0])

@@ -968,7 +968,8 @@ def measure_protocol(
     from tqdm.auto import tqdm # a bar in notebooks, too
     spent = {flip_test: [] for flip_test in flips}
     warm = image_ids[:1]
-    for n, i in enumerate(tqdm(warm + image_ids, unit='image', disable=None, delay=2)):
+    bar = tqdm(warm + image_ids, unit='image', disable=None, delay=2, dynamic_ncols=True)
+    for n, i in enumerate(bar):
         for flip_test in flips:
             start = time.perf_counter()
             x, matrix = network_pixels(folder.image_path(i), model.short_side)

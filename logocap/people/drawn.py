@@ -173,7 +173,9 @@ def write_split(
     part.mkdir(parents=True)
 
     drawn = []
-    for index in tqdm(range(count), desc=split, unit='image', disable=None, delay=2):
+    bar = tqdm(
+        range(count), desc=split, unit='image', disable=None, delay=2, dynamic_ncols=True)
+    for index in bar:
         size = sizes[index % len(sizes)]
         level = mixed_difficulty(index, difficulty) if mixed else difficulty
         image, people = draw_people(seed, index, size, level, occluded)

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['FACTORS', 'METHOD', 'kernel_places', 'adaptive_convolution', 'read_cells', 'AdaptiveBlock', 'disentangled_head',
            'shape_size', 'pose_shape', 'rescoring_network', 'DEKR', 'dekr_losses', 'dekr_widths', 'judged_poses',
-           'fit_rescoring', 'run_recipe', 'rescoring_command']
+           'fit_rescoring', 'run_recipe', 'train_rescoring']
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210002
 import json
-import sys
 from dataclasses import fields as fields_of
 from pathlib import Path
 import torch
@@ -24,7 +23,7 @@ from ..center_offset import unflip_heatmaps, unflip_mean, unflip_offsets
 from ..adaptation import pose_scores
 from ..losses import fast_loss
 from ..model import PoseNetwork
-from ..command import check_device, command
+from ..command import check_device
 from ..checkpoints import check_skeleton, patch, rows
 from ..training import CocoSamples, DrawnSamples, Method, add_method, Recipe, collate
 
@@ -322,7 +321,8 @@ def judged_poses(
     from tqdm import tqdm
     device = next(model.parameters()).device
     shapes, worth = [], []
-    for first in tqdm(range(0, pictures, batch_size), unit='batch', disable=None):
+    starts = range(0, pictures, batch_size)
+    for first in tqdm(starts, unit='batch', disable=None, dynamic_ncols=True):
         last = min(first + batch_size, pictures)
         batch = collate([samples[(0, n, 1.)] for n in range(first, last)])
         images = torch.stack([normalize(image.numpy()) for image in batch['image']]).to(device)
@@ -385,17 +385,17 @@ def run_recipe(
     return recipe, seed
 
 # %% ../../nbs/prior/01_dekr.ipynb #de210026
-@command
-def rescoring_command(
-    run:str=None, # folder of a finished run of logocap-train --method dekr
+def train_rescoring(
+    run, # folder of a finished run of `logocap-train --method dekr`
     pictures:int=800, # training images to learn from
     epochs:int=20, # passes over the poses found in them
     data:str='people', # the run's folder in COCO's layout, or people: drawn ones, of its series
     split:str='train2017', # training split of the folder
     device:str=None, # cuda, mps or cpu; default: the fastest there is
 ):
-    "Train the rescoring network of a finished run; rewrites RUN/model.safetensors atomically."
-    if run is None: raise ValueError('no run: name its folder with --run')
+    """Train the rescoring network of a finished run; rewrites its model.safetensors atomically.
+
+    Raises FileNotFoundError or ValueError naming the file at fault."""
     if min(pictures, epochs) < 1:
         raise ValueError(f'{pictures} images, {epochs} epochs: at least one of each is needed')
     recipe, seed = run_recipe(run)
@@ -416,6 +416,3 @@ def rescoring_command(
     model.save_pretrained(file)
     print(f'{len(worth)} poses of a mean OKS of {worth.mean():.3f}, squared error {error:.4f} '
           f'where always saying the mean has {worth.var(correction=0):.4f}: {file}')
-
-_interactive = hasattr(sys, 'ps1') or 'ipykernel' in sys.modules
-if __name__ == '__main__' and not _interactive: rescoring_command()
