@@ -12,11 +12,12 @@ PORT ?= 8000
 # LOCK=.ci/requirements.txt (for the site .ci/requirements-docs.txt) installs from the lock that the workflow uses, with hashes; without it the newest allowed versions.
 LOCK ?=
 
-.PHONY: help tables test test-processors stress lock audit lab docs docs-serve readme notebooks clean
+.PHONY: help tables test test-all test-processors stress lock audit lab docs docs-serve readme notebooks clean
 help:
 	@echo 'make tables      every table and figure, and a report of them, on the embedded drawn people'
 	@echo '                 [TABLE=1 DATA=folder SPLIT=val2017 WEIGHTS="files" OUT=tables AGAIN=1 PROCESSES=2 OPTIONS="..."]'
 	@echo 'make test        export is up to date, notebooks run, commands work, and all reads well'
+	@echo 'make test-all    the same with the long forms of tests and cells'
 	@echo 'make test-processors'
 	@echo '                 what depends on rounding, under other instruction sets, with one and two threads [ONLY=avx2]'
 	@echo 'make stress      the long form of the tests that try to break it; writes tests/RELIABILITY.md'
@@ -43,22 +44,30 @@ endif
 # Table 1 comes first, because it is what most people wait for. What an earlier run has made is shown again; AGAIN=1 measures times anew.
 # PROCESSES=2: so many share the images and the cores.
 PROCESSES ?= 1
-THREADS = $(shell expr '(' $$(getconf _NPROCESSORS_ONLN) + $(PROCESSES) - 1 ')' / $(PROCESSES))
+CORES = $(shell getconf _NPROCESSORS_ONLN)
+THREADS = $(shell expr '(' $(CORES) + $(PROCESSES) - 1 ')' / $(PROCESSES))
 TOGETHER = OMP_NUM_THREADS=$(THREADS) $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) --no-python
 MEASURE = $(if $(filter-out 1,$(PROCESSES)),$(TOGETHER)) $(BIN)/logocap-tables $(if $(DATA),--data '$(DATA)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(WEIGHTS),--weights $(WEIGHTS)) --out '$(OUT)'
 tables: $(READY)
 	$(MEASURE) --table '$(TABLE)' $(if $(filter all 4,$(TABLE)),--times) $(if $(AGAIN),--again) $(OPTIONS)
 
-# The front page measures Table 1 and takes longest, so it runs beside the others instead of after them. What is red stops nothing: all four parts run, and the last line names each.
+# A process of one thread on each core: first for the notebooks, then for the tests, each file of which stays in one process.
+# What is red stops nothing: all four parts run, and the last line names each.
+ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+NOTEBOOKS = $(ONE_THREAD) MPLBACKEND=agg $(BIN)/nbdev_test $(if $(ALL),--flags slow)
 test: $(READY)
 	@green() { test $$1 -eq 0 && echo green || echo red; }; front=0; others=0; tests=0; style=0; \
 	$(BIN)/ruff check nbs tests docs || style=$$?; \
-	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --path nbs/index.ipynb & long=$$!; \
-	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_i]' || others=$$?; \
-	wait $$long || front=$$?; \
-	$(BIN)/python -m pytest tests || tests=$$?; \
+	$(NOTEBOOKS) --path nbs/index.ipynb & front_page=$$!; \
+	$(NOTEBOOKS) --n_workers $(CORES) --skip_file_re '^[_i]' || others=$$?; \
+	wait $$front_page || front=$$?; \
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(CORES) --dist loadfile $(if $(ALL),-m 'slow or not slow') tests || tests=$$?; \
 	echo "make test: nbs/index.ipynb $$(green $$front), the other notebooks $$(green $$others), pytest $$(green $$tests), ruff $$(green $$style)"; \
 	test $$front -eq 0 && test $$others -eq 0 && test $$tests -eq 0 && test $$style -eq 0
+
+# Cells and tests that are marked slow, too. Each has a short form, or stands beside one, that `make test` runs.
+test-all:
+	@$(MAKE) --no-print-directory test ALL=1
 
 # What depends on rounding, as other processors round. ONLY='avx2' runs combinations whose names contain it.
 test-processors: $(READY)

@@ -12,7 +12,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 import pytest
-from forked import command
+from forked import command, run_forked
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / 'shared'
@@ -28,6 +28,21 @@ FLAGS = [
     '--disable-component-update',
     '--disable-sync',
 ]
+
+
+def pytest_configure(config):
+    long = 'slow: the long form of a test whose short form runs each time; `-m slow` runs these'
+    config.addinivalue_line('markers', long)
+
+
+def pytest_collection_modifyitems(config, items):
+    "What is marked slow runs where it is asked for."
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker('slow')]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 def _folder(name):
@@ -50,12 +65,16 @@ def coco_mini():
 
 @pytest.fixture(scope='session')
 def run():
-    "Run an installed command; returns the completed process with its output as text."
+    """Run a command in a process of its own; returns it, completed, with its output as text.
 
-    def run(command, *args, cwd=None, **options):
+    With options it is the installed program, which takes seconds more to import.
+    """
+
+    def run(command, *args, **options):
+        if not options:
+            return run_forked(command, *args)
         return subprocess.run(
             [Path(sys.executable).with_name(command), *map(str, args)],
-            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=600,

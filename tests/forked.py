@@ -1,11 +1,14 @@
 """Commands in processes forked from one that has imported everything they need.
 
-A start, and so a kill, takes a fraction of the time.
+A start, and so a kill, takes a fraction of the time. Several tests start the installed programs
+themselves, which import on their own.
 """
 
 import multiprocessing
 import os
+import subprocess
 import sys
+import tempfile
 from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
@@ -24,21 +27,22 @@ def command(name):
     return getattr(import_module(module), function)
 
 
-def main(name, arguments, output):
-    "The command, its output in a file."
-    with open(output, 'w') as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
+def main(name, arguments, place, output, errors=None):
+    "The command, at work in a folder, its output in a file, its errors there or in another."
+    with open(output, 'w') as said, open(errors or os.devnull, 'w') as told:
+        os.dup2(said.fileno(), 1)
+        os.dup2((told if errors else said).fileno(), 2)
+    os.chdir(place)
     sys.argv = [name, *arguments]
-    command(name)()
+    sys.exit(command(name)())
 
 
 class Forked:
     "A command that runs, with as much of `subprocess.Popen` as is needed."
 
-    def __init__(self, output, name, *arguments):
+    def __init__(self, output, name, *arguments, errors=None):
         self.output = Path(output)
-        args = name, [str(a) for a in arguments], str(output)
+        args = name, [str(a) for a in arguments], os.getcwd(), str(output), errors
         self.process = CONTEXT.Process(target=main, args=args)
         self.process.start()
 
@@ -58,3 +62,12 @@ class Forked:
         self.process.join(seconds)
         assert self.poll() is not None, f'not over after {seconds} s'
         return self.poll()
+
+
+def run_forked(name, *arguments):
+    "A command from start to end, as `subprocess.run` gives it back."
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, 'output'), Path(folder, 'errors')
+        code = Forked(output, name, *arguments, errors=str(errors)).wait()
+        words = [name, *map(str, arguments)]
+        return subprocess.CompletedProcess(words, code, output.read_text(), errors.read_text())

@@ -235,7 +235,7 @@ finally:
 
     def said(*words):
         return subprocess.run(
-            [sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=60
+            [sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=300
         )
 
     done = said('--help')
@@ -264,4 +264,4 @@ import logocap.training
 from logocap.model import LogoCap
 LogoCap(4, 8, 8, 4, (12, 10, 8), 3)(torch.zeros(1, 3, 64, 64))["poses"].sum().backward()
 '''
-    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=300)

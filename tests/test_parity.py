@@ -87,22 +87,36 @@ def test_poses(case, model, reference, coco_mini):
     same_people([(keypoints, scores)], [(ref['poses'], ref['scores'])])
 
 
-@pytest.mark.parametrize('flip_test', (False, True))
-def test_table1(flip_test, parity, tmp_path):
-    made = make_table1(
+def pictures_table(parity, out, flip_test):
+    "Table 1 of the small checkpoint on the twelve pictures."
+    return make_table1(
         parity / 'coco',
         'val2017',
         parity / 'w8.pth.tar',
-        tmp_path,
+        out,
         short_side=256,
         flip_test=flip_test,
         device='cpu',
     )
+
+
+@pytest.fixture(scope='module')
+def in_float32(parity, tmp_path_factory):
+    "The table, and where it was written, without and with the flip test."
+    places = [tmp_path_factory.mktemp('table1') for _ in range(2)]
+    return [
+        (pictures_table(parity, out, flip), out) for flip, out in zip((False, True), places)
+    ]
+
+
+@pytest.mark.parametrize('flip_test', (False, True))
+def test_table1(flip_test, parity, in_float32):
+    made, out = in_float32[flip_test]
     expected = json.loads((parity / 'table1.json').read_text())['results']
     for row, level in (('Baseline', 'none'), ('LOGO-CAP', 'full')):
         for metric, value in expected[f'{"flip" if flip_test else "noflip"}-{level}'].items():
             assert abs(made['rows'][row][metric] - value) < 0.3, (row, metric)
-    assert json.loads((tmp_path / 'table1.json').read_text())['rows'] == made['rows']
+    assert json.loads((out / 'table1.json').read_text())['rows'] == made['rows']
     # no reference for the bound: our own numbers, so that its window, matching and ranking stay
     # what they are
     assert abs(made['rows']['Emp. Bound']['AP'] - (36.5 if flip_test else 79.3)) < 0.3
@@ -110,7 +124,7 @@ def test_table1(flip_test, parity, tmp_path):
 
 
 @pytest.mark.parametrize('flip_test', (False, True))
-def test_table1_in_bfloat16(flip_test, parity, tmp_path, monkeypatch):
+def test_table1_in_bfloat16(flip_test, parity, in_float32, tmp_path, monkeypatch):
     """Rows within what moved keypoints can do to those in float32.
 
     bfloat16 has 8 bits, so a peak of σ = 8 px is flat but for rounding within σ·√(2/256) = .71 px
@@ -120,24 +134,14 @@ def test_table1_in_bfloat16(flip_test, parity, tmp_path, monkeypatch):
     rank. The bound only asks whether truth lies in the window, and jumps when one keypoint
     crosses an edge.
     """
-
-    def make(name):
-        return make_table1(
-            parity / 'coco',
-            'val2017',
-            parity / 'w8.pth.tar',
-            tmp_path / name,
-            short_side=256,
-            flip_test=flip_test,
-            device='cpu',
-        )['rows']
-
-    high = make('high')
+    made, out = in_float32[flip_test]
+    high = made['rows']
     monkeypatch.setattr(LogoCap, 'optimize', lambda model: FastLogoCap(model, torch.bfloat16))
-    low, folder = make('low'), CocoFolder(parity / 'coco')
+    low = pictures_table(parity, tmp_path, flip_test)['rows']
+    folder = CocoFolder(parity / 'coco')
     change = oks_changes(folder.coco, folder.image_ids(), 256, 0.71, everywhere=True).max()
     for row, file in (('Baseline', 'baseline'), ('LOGO-CAP', 'logocap')):
-        found = json.loads((tmp_path / f'high/detections-{file}.json').read_text())
+        found = json.loads((out / f'detections-{file}.json').read_text())
         least, most = ap_range(folder.coco, found, folder.image_ids(), change)
         assert least - 0.2 < low[row]['AP'] < most + 0.2, row
     assert abs(low['Emp. Bound']['AP'] - high['Emp. Bound']['AP']) < 1

@@ -3,6 +3,7 @@
 The gradients of two processes are the mean of what each has alone.
 """
 
+import copy
 from dataclasses import replace
 import torch
 from logocap.training import (
@@ -22,14 +23,17 @@ procs = Processes('cpu')
 assert procs.world == 2
 
 
+some_data = collate([samples[0, n, 0.0] for n in range(4)])
+seasoned = start_model(recipe, 3, None, 'cpu')
+with torch.no_grad():
+    for _ in range(20):
+        TrainingStep(seasoned, recipe)(some_data)
+
+
 def gradients(batch, parallel):
     "Gradients of a step with the batch norms held still, after they have seen some data."
-    model = start_model(recipe, 3, None, 'cpu')
-    step = TrainingStep(model, recipe)
-    with torch.no_grad():
-        for _ in range(20):
-            step(collate([samples[0, n, 0.0] for n in range(4)]))
-    step.eval()
+    model = copy.deepcopy(seasoned)
+    step = TrainingStep(model, recipe).eval()
     kept = {}
 
     class Keep:
