@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OCHUMAN_FILE', 'METRICS', 'CROWD_METRICS', 'coco_index', 'annotated_skeleton', 'CocoFolder', 'open_split',
-           'coco_results', 'keypoint_scorer', 'crowd_levels', 'average_precision', 'least_score']
+           'coco_results', 'keypoint_scorer', 'crowd_levels', 'average_precision', 'f1_curve', 'least_score']
 
 # %% ../nbs/13_coco.ipynb #acf0e3c4
 import contextlib
@@ -232,14 +232,23 @@ def average_precision(
     return points
 
 # %% ../nbs/13_coco.ipynb #d24f7d1a
+def f1_curve(
+    truth, # `pycocotools.coco.COCO` of the annotations
+    results:list, # detections in COCO's results format
+    image_ids:list=None, # score these images only; None: all
+) -> tuple: # scores, falling; F1 of the people who score so much or more, 0 beyond the last one
+    "How precision and recall balance at an OKS of 0.5, at the 101 recalls that AP averages over."
+    scorer = _scored(truth, results, image_ids)
+    recall = scorer.params.recThrs
+    precision = scorer.eval['precision'][0, :, 0, 0, 0] # OKS 0.5, people of all sizes
+    balance = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    return scorer.eval['scores'][0, :, 0, 0, 0], balance
+
 def least_score(
     truth, # `pycocotools.coco.COCO` of the annotations
     results:list, # detections in COCO's results format
     image_ids:list=None, # score these images only; None: all
 ) -> float: # from which on a person counts as found
     "The score at which precision and recall balance best (F1 at an OKS of 0.5)."
-    scorer = _scored(truth, results, image_ids)
-    recall = scorer.params.recThrs
-    precision = scorer.eval['precision'][0, :, 0, 0, 0] # OKS 0.5, people of all sizes
-    balance = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-    return float(scorer.eval['scores'][0, balance.argmax(), 0, 0, 0])
+    scores, balance = f1_curve(truth, results, image_ids)
+    return float(scores[balance.argmax()])

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+import mistune
 import nbformat
 import numpy as np
 import pytest
@@ -55,6 +56,9 @@ def test_readme_matches_index():
 
     text, pictures = readme()
     assert (ROOT / 'README.md').read_text(encoding='utf-8') == text
+    assert '<table>' in mistune.html(text)
+    for page in (*ROOT.glob('*.md'), *ROOT.glob('d*/**/*.md')):  # a table is not code
+        assert '|--' not in mistune.html(page.read_text(encoding='utf-8')), page
     for path, data in pictures.items():
         assert (ROOT / path).read_bytes() == data
     for link in re.findall(r'\]\(([^)#]+)', text):

@@ -145,7 +145,8 @@ def durations_table(
         lines.append(f'| {words} | `{one["line"]}` | {duration_text(one["processor_seconds"])} |')
     machine = record['machine']
     threads = max(one['threads'] for one in record['commands'].values())
-    note = (f'Processor time, with {threads} of its threads, of a CPU with {machine["processor"]} '
+    on = '1 thread' if threads == 1 else f'{threads} threads'
+    note = (f'Processor time on {on} of a CPU with {machine["processor"]} '
             f'({machine["system"]}, torch {machine["torch"]}), measured by `tests/durations.py`.')
     return '\n'.join(lines) + f'\n\n{note}\n'
 

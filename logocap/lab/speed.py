@@ -614,6 +614,7 @@ def training_shares(
         one_step(step, optimizer, batch, torch.device('cpu'))
 
     seconds = take_turns(dict(drawing=draw, step=run), steps)
+    os.environ.setdefault('KINETO_LOG_LEVEL', '6') # else the profiler prints that it starts
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(steps): run()
     shares = {kind: 0. for kind in ('drawing', *OPERATIONS, 'other operations')}
