@@ -43,7 +43,7 @@ setup(
     package_dir={f'{name}.data': 'data'},
     # what travels: the default network, the paper's tables and one record of times
     package_data={
-        name: ['weights/longer-11.safetensors'],
+        name: ['weights/people-11.safetensors'],
         f'{name}.data': ['paper_tables.json', 'speed.json'],
     },
     python_requires=f'>={cfg["min_python"]}',

@@ -350,8 +350,6 @@ FACTS = dict( # name → type, what is allowed, and in words
 PoseNetwork.knows = '' # what kind of images weights are good for; '': nothing is said
 PoseNetwork.least_score = .01 # of people who are drawn and counted
 
-_EMBEDDED = dict(knows='drawn people', least_score='0.07')
-
 def read_facts(
     about:dict, # what a file says of itself, as text
     file, # where it comes from, for the message
@@ -409,7 +407,6 @@ def read_checkpoint(
         check_storage(tensors, file)
         about = content.get('about')
         about = {str(n): str(v) for n, v in about.items()} if isinstance(about, dict) else {}
-    if file in embedded_weights().values(): about = {**_EMBEDDED, **about}
     read_facts(about, file) # what is impossible is said before anything is built
     return tensors, about
 

@@ -181,7 +181,7 @@ def _weight_folders():
     package = package_folder()
     return package/'weights', package.parent/'data'/'weights', Path('data/weights')
 
-DEFAULT_WEIGHTS = 'longer-11'
+DEFAULT_WEIGHTS = 'people-11'
 
 def embedded_weights() -> dict: # name → path
     "The weights that come with the project, as far as they are there, the default first."
@@ -192,7 +192,7 @@ def embedded_weights() -> dict: # name → path
             found.setdefault(name, files[name])
     return found
 
-def weights_by_name() -> str: # 'longer-11 …; fetched on first use: w32 …'
+def weights_by_name() -> str: # 'people-11 …; fetched on first use: w32 …'
     "All names of weights, in words: those that come along, and published ones."
     embedded = embedded_weights()
     package = _weight_folders()[0]

@@ -1,7 +1,5 @@
 """The results in data/weights/README.md: `python tests/card.py [FOLDER]` puts in the tables of
-`make tables` (default: tables/), each between its two marks. Those of the default network alone:
-
-    logocap-tables --table ablations --weights longer-11 --out tables/longer"""
+`make tables` (default: tables/), each between its two marks."""
 
 import re
 import sys

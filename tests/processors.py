@@ -31,11 +31,15 @@ TESTS = (
     'test_centernet',
     'test_dekr',
     'test_associative_embedding',
+    'test_upper_bound',
+    'test_prior',
+    'test_skeletons',
+    'test_shared',
 )
 SINGLE_TESTS = ('test_tables.py::test_what_levels_share_changes_nothing',)
 ROOMS = '''hrnet center_offset kem upper_bound cmp adaptation losses model checkpoints fast
-    predict training tables centernet dekr associative_embedding equal_terms compare report
-    export explore'''
+    predict training tables skeletons centernet dekr associative_embedding equal_terms compare
+    report export explore weights'''
 
 NAMES = r'^(?:FAILED|ERROR) .*|^\S+Error.*|^.*\.ipynb.*'  # in what a red part says
 

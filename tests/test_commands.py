@@ -241,7 +241,7 @@ finally:
     done = said('--help')
     assert done.returncode == 0 and f'usage: logocap-{name}' in done.stdout, done.stderr
     assert '_' not in ''.join(re.findall(r'--[\w-]+', done.stdout))  # one spelling
-    named = 'Names of weights: longer-11' in done.stdout
+    named = 'Names of weights: people-11' in done.stdout
     assert named == ('--weights' in done.stdout)
     fails(said('a', '--nonsense', '1'), '--nonsense', f'logocap-{name}')
 

@@ -52,7 +52,7 @@ def test_what_travels(built):
     others = {n for n in names if '.dist-info/' not in n and not n.endswith('.py')}
     assert modules <= set(names)
     assert others == {
-        'logocap/weights/longer-11.safetensors',
+        'logocap/weights/people-11.safetensors',
         'logocap/data/paper_tables.json',
         'logocap/data/speed.json',
     }

@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / 'nbs').rglob('*.ipynb'))
 NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
 ROOMS = [p for p in NOTEBOOKS if p.name[0].isdigit()]
 WITHOUT_FIGURES = {  # nothing to draw
-    *('11_files.ipynb', '12_annotations.ipynb', '15_command.ipynb', '06_weights.ipynb'),
+    *('11_files.ipynb', '12_annotations.ipynb', '15_command.ipynb'),
     *('20_downloads.ipynb', '21_video.ipynb'),
 }
 
