@@ -98,7 +98,7 @@ def notebook(lab, browser):
     page.set_default_timeout(600_000)  # milliseconds, for a busy machine
     page.goto(f'{lab}lab?reset')
     page.wait_for_function('window.jupyterapp')
-    page.evaluate(RUN, NAME)
+    page.evaluate(RUN, NAME.rpartition('/')[2])
     yield page
     page.close()
 

@@ -393,7 +393,7 @@ def test_every_public_name_has_its_place(visits):
             assert name.split('.')[-1] in facts['text'], (module, name)
     text = visits['api/kem.html']['text']
     assert 'poses: torch.Tensor, size: int = 11' in text
-    assert 'B×N×17×2, input px' in text
+    assert 'B×N×K×2, input px' in text
     assert 'Source of local_mesh' in text
 
 
