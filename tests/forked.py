@@ -29,9 +29,12 @@ def command(name):
 
 def main(name, arguments, place, output, errors=None):
     "The command, at work in a folder, its output in a file, its errors there or in another."
-    with open(output, 'w') as said, open(errors or os.devnull, 'w') as told:
-        os.dup2(said.fileno(), 1)
-        os.dup2((told if errors else said).fileno(), 2)
+    with open(output, 'w') as said:
+        for stream in (1, 2):
+            os.dup2(said.fileno(), stream)
+    if errors:
+        with open(errors, 'w') as told:
+            os.dup2(told.fileno(), 2)
     os.chdir(place)
     sys.argv = [name, *arguments]
     sys.exit(command(name)())

@@ -13,10 +13,9 @@ from PIL import Image
 from conftest import ROOT, SHARED
 from logocap import LogoCap
 from logocap.checkpoints import read_checkpoint
-from logocap.coco import CocoFolder, least_score
+from logocap.coco import CocoFolder, f1_curve, least_score
 from logocap.command import load_batches
 from logocap.images import read_image
-from logocap.lab.compare import image_matches
 from logocap.predict import detect_split, image_files
 import logocap.images
 
@@ -210,11 +209,8 @@ def test_people_count_from_a_good_score():
     ids = folder.image_ids()[::5]
     for name in PEOPLE:
         model, found = found_people(name, folder, ids)
-        matches = image_matches(folder.coco, found, ids)
-        hits = matches['hit'][0].cumsum()
-        detections = (matches['hit'] | matches['miss'])[0].cumsum()
-        f1 = 2 * hits / (detections + matches['people'].sum())
-        kept = (matches['score'] >= model.least_score).sum()
+        scores, f1 = f1_curve(folder.coco, found, ids)
+        kept = (scores >= model.least_score).sum()
         assert kept and model.knows == 'drawn people'
         losses.append(f1.max() - f1[kept - 1])
     assert max(losses) < 0.05, losses
