@@ -633,11 +633,11 @@ class FastLogoCap(LogoCap):
         poses = adapt_windows(stages['heatmaps'], stages['size'], kam, initial, stages['centers'])
         return dict(stages, mesh=mesh, kam=kam, **people_of(poses, stages['confident']))
 
-    def to_people(self, inputs, back, *options):
+    def to_people(self, inputs, back, flip_test=False, levels=('full',), trim=False):
         "As of any network; by the compiler, where `optimize` was asked for that."
-        if not self.compiled: return to_people(self, inputs, back, *options)
-        # a captured graph writes the next images' people over these
-        return self.compiled(self, inputs, back, *options).clone()
+        if not self.compiled: return to_people(self, inputs, back, flip_test, levels, trim)
+        # a graph has all candidates, and, captured, writes the next images' people over these
+        return self.compiled(self, inputs, back, flip_test, levels).clone()
 
     @staticmethod
     def at_level(stages, level):

@@ -387,7 +387,7 @@ def predict(self:PoseNetwork,
 
     images, are_several = images_of(images)
     training = [m for m in self.modules() if m.training]
-    self.eval()
+    for m in training: m.training = False
     found = []
     try:
         for image, poses in stream_poses(self, images, flip_test, short_side, level, batch_size):

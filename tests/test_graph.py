@@ -1,10 +1,12 @@
 "The whole way from pixels to people is one graph, with one shape for each shape of its input."
 
+import numpy as np
 import pytest
 import torch
 import logocap.fast
 from logocap.fast import to_people
 from logocap.model import LogoCap
+from logocap.people import draw_people
 
 
 @pytest.fixture(scope='module')
@@ -39,3 +41,16 @@ def test_one_graph(network, monkeypatch):
     assert len(used) > 300
     # constants from the processor's memory would keep a GPU from capturing the graph
     assert torch.tensor not in {node.target for node in used}
+
+
+def test_predict(monkeypatch):
+    "A compiled network predicts, on a CPU too, where others ask how many candidates count."
+    monkeypatch.setattr(logocap.fast, 'one_pass', lambda dtype: False)
+    network = LogoCap.from_pretrained().optimize()
+    image, _ = draw_people(4, 5, (128, 128), 0.4)
+    expected = network.predict(image, short_side=128)
+    network.compiled = torch.compile(to_people, fullgraph=True, dynamic=False, backend='eager')
+    found = network.predict(image, short_side=128)
+    assert len(expected)
+    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)

@@ -19,6 +19,7 @@ import os
 import platform
 import time
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np
@@ -49,6 +50,7 @@ def take_turns(
     rounds:int=5, # that count
     device='cpu', # to wait for
     warm:int=1, # rounds before them, which do not
+    rest:float=0., # seconds before each turn
 ) -> dict: # name → seconds of each round
     "Run each function once a round, in order."
     def wait():
@@ -57,6 +59,7 @@ def take_turns(
     seconds = {name: [] for name in runs}
     for n in range(-warm, rounds):
         for name, run in runs.items():
+            time.sleep(rest)
             wait()
             start = time.perf_counter()
             run()
@@ -405,24 +408,32 @@ def behind_backbone(
 # %% ../../nbs/lab/02_speed.ipynb #549f21e2
 def measure_onnx(
     model, # a LogoCap, not a fast one
-    size:tuple=(512, 768), # H, W
+    image:np.ndarray, # H×W×3 uint8, H and W multiples of 32
     rounds:int=5, # of each
-    flip_test:bool=True, # average with the mirrored image
-) -> list: # network, dtype, flip_test, ms …, products
-    """One image in ONNX Runtime, on the CPU whatever the model's device.
+    flips:tuple=(True, False), # with and without flip test
+    rest:float=.2, # seconds before each turn
+) -> list: # network, dtype, flip_test, ms …, products, fast (of ours, as a share of it)
+    """One image in ONNX Runtime and in the fast network, on the CPU whatever the model's device.
 
     Raises ValueError where it is missing.
     """
-    check = False # of random weights' poses many are ties
-    predict = onnx_predictor(copy.deepcopy(model).cpu(), flip_test, check)
-    image = noise(size)
-
-    def run():
-        return predict(image, min(size))
-
-    seconds = take_turns(dict(unit=matrix_product(), onnx=run), rounds)
-    times = summary(seconds['onnx'], seconds['unit'])
-    return [dict(network='ONNX Runtime', dtype='float32', flip_test=flip_test, **times)]
+    model = copy.deepcopy(model).cpu()
+    ours = model.optimize()
+    short_side = min(image.shape[:2])
+    rows = []
+    for flip_test in flips:
+        theirs = onnx_predictor(model, flip_test, check=False) # random poses are full of ties
+        runs = dict(
+            unit=matrix_product(),
+            ours=partial(ours.predict, image, flip_test, short_side),
+            theirs=partial(theirs, image, short_side))
+        seconds = take_turns(runs, rounds, rest=rest)
+        times = summary(seconds['theirs'], seconds['unit'])
+        share = np.median(np.divide(seconds['ours'], seconds['theirs']))
+        rows.append(dict(
+            network='ONNX Runtime', dtype='float32', flip_test=flip_test, **times,
+            fast=float(share)))
+    return rows
 
 # %% ../../nbs/lab/02_speed.ipynb #speed0018
 def peak_memory(
@@ -683,7 +694,8 @@ def speed_table(
         name = f'W{width}'
         for row in (*part.get('single', ()), *part.get('onnx', ())):
             flip = 'flip' if row['flip_test'] else 'no flip'
-            lines.append(_line(name, row['network'], row['dtype'], flip, *_times(row)))
+            share = f'fast: {row["fast"]:.2f} of it' if 'fast' in row else None
+            lines.append(_line(name, row['network'], row['dtype'], flip, *_times(row), share))
 
         stages = part.get('stages', ())
         for row in stages:
@@ -836,7 +848,7 @@ def measure_all(
                 model, at, rounds, dtypes=dtypes, compile=compile, **only)
             rows.update(_table4_rows(width, part))
         if 'stages' in parts: part['stages'] = measure_stages(model, at, rounds, dtypes=dtypes)
-        if 'onnx' in parts: part['onnx'] = measure_onnx(model, at, rounds)
+        if 'onnx' in parts: part['onnx'] = measure_onnx(model, noise(at), rounds)
         if len(measured) > 1: continue
         if 'growth' in parts: part['growth'] = measure_growth(model, at, few)
         if 'heads' in parts: part['heads'] = measure_heads(width, at, rounds, device)
