@@ -345,7 +345,8 @@ def detections_of(
     "Detections of a network: what is kept is read, what is missing is computed and kept."
     wanted = detector.image_ids(all_images)
     annotated = len(detector.image_ids())
-    share = -(-len(wanted) // detector.procs.world) # no process without a part
+    # no process without a part, and the same parts for one and for two
+    share = -(-len(wanted) // max(detector.procs.world, 2))
     size = max(min(500, share), 1)
     parts = _in_parts(wanted[:annotated], size) + _in_parts(wanted[annotated:], size)
     todo, files = [], []

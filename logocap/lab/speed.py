@@ -30,7 +30,8 @@ from ..images import network_input, network_pixels
 from ..people import draw_people
 from ..files import check_output, whole_file, write_json
 from ..center_offset import find_centers, initial_poses, suppress_duplicates, upsample
-from ..fast import FusedConv, heatmap_windows, one_pass, set_up_gpu
+from ..fast import (
+    FusedConv, heatmap_windows, keep_memory, one_pass, optimized, set_up_gpu)
 from ..kem import global_kem, global_mesh, local_kem, local_mesh
 from ..cmp import attraction_maps
 from ..adaptation import attract, pose_scores, read_out, reweigh
@@ -50,7 +51,6 @@ def take_turns(
     rounds:int=5, # that count
     device='cpu', # to wait for
     warm:int=1, # rounds before them, which do not
-    rest:float=0., # seconds before each turn
 ) -> dict: # name → seconds of each round
     "Run each function once a round, in order."
     def wait():
@@ -59,7 +59,6 @@ def take_turns(
     seconds = {name: [] for name in runs}
     for n in range(-warm, rounds):
         for name, run in runs.items():
-            time.sleep(rest)
             wait()
             start = time.perf_counter()
             run()
@@ -426,23 +425,24 @@ def measure_onnx(
     image:np.ndarray, # H×W×3 uint8, H and W multiples of 32
     rounds:int=5, # of each
     flips:tuple=(True, False), # with and without flip test
-    rest:float=.2, # seconds before each turn
 ) -> list: # network, dtype, flip_test, ms …, products, fast (of ours, as a share of it)
     """One image in ONNX Runtime and in the fast network, on the CPU whatever the model's device.
 
     Raises ValueError where it is missing.
     """
     model = copy.deepcopy(model).cpu()
-    ours = model.optimize()
+    ours = optimized(model) # as commands have it, with `keep_memory`
     short_side = min(image.shape[:2])
     rows = []
     for flip_test in flips:
         theirs = onnx_predictor(model, flip_test, check=False) # random poses are full of ties
+        product = matrix_product()
         runs = dict(
-            unit=matrix_product(),
+            unit=product,
             ours=partial(ours.predict, image, flip_test, short_side),
+            between=product,
             theirs=partial(theirs, image, short_side))
-        seconds = take_turns(runs, rounds, rest=rest)
+        seconds = take_turns(runs, rounds)
         times = summary(seconds['theirs'], seconds['unit'])
         share = np.median(np.divide(seconds['ours'], seconds['theirs']))
         rows.append(dict(
@@ -845,6 +845,7 @@ def measure_all(
 ) -> dict: # rows: for Table 4; ceilings; widths: W → what was measured; provenance
     "Everything that was asked for; growth, heads and training for the first width only."
     start = time.time()
+    if torch.device(device).type == 'cpu': keep_memory() # as commands do that find people
     few = max(rounds // 2, 1)
     measured, rows = {}, {}
     ceilings = measure_ceilings(device, rounds)
