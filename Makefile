@@ -42,7 +42,7 @@ endif
 	touch $@
 
 # Table 1 comes first, because it is what most people wait for. What an earlier run has made is shown again; AGAIN=1 measures times anew.
-# So many share the images and the cores. Two are sooner done with small networks than one with all threads; a GPU
+# So many processes share the images and the cores. Two are sooner done with small networks than one with all threads; a GPU
 # is for one, and what is wrong with files of one's own one process says once.
 PROCESSES ?= $(if $(DATA)$(WEIGHTS)$(shell which nvidia-smi 2>/dev/null),1,2)
 CORES = $(shell getconf _NPROCESSORS_ONLN)
