@@ -565,7 +565,7 @@ def provenance(
         options=options,
         machine=dict(python=platform.python_version(), system=platform.platform(), device=device,
                      threads=torch.get_num_threads()),
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 2),
         detected_now=detector.computed,
         finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 

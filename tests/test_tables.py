@@ -431,7 +431,8 @@ def test_seeds_baselines_and_ablations(blank_pages, tmp_path):
         detections_of(detector, zero)
 
 
-def test_a_failed_run_leaves_nothing_behind(blank_pages, tmp_path):
+def test_a_failed_run_leaves_no_table_behind(blank_pages, tmp_path):
+    "Detections that were made before the faulty image stay, for the next run."
     from PIL import Image
     from logocap.tables import make_table1
 
@@ -440,12 +441,13 @@ def test_a_failed_run_leaves_nothing_behind(blank_pages, tmp_path):
     (tmp_path / 'coco/val/5.png').unlink()
     with pytest.raises(FileNotFoundError, match='5.png'):
         make_table1(tmp_path / 'coco', 'val', weights, tmp_path / 'none', device='cpu')
+    assert not (tmp_path / 'none').exists()
     Image.new('RGB', (90, 256)).save(tmp_path / 'coco/val/5.png')
     with pytest.raises(ValueError, match='320×256 px that the annotations name'):
         make_table1(
             tmp_path / 'coco', 'val', weights, tmp_path / 'none', short_side=64, device='cpu'
         )
-    assert not (tmp_path / 'none').exists()
+    assert [path.name for path in (tmp_path / 'none').iterdir()] == ['cache']
 
 
 def test_bound_in_pixels_of_the_network_input():
