@@ -433,10 +433,10 @@ def measure_onnx(
     model = copy.deepcopy(model).cpu()
     ours = optimized(model) # as commands have it, with `keep_memory`
     short_side = min(image.shape[:2])
+    product = matrix_product()
     rows = []
     for flip_test in flips:
         theirs = onnx_predictor(model, flip_test, check=False) # random poses are full of ties
-        product = matrix_product()
         runs = dict(
             unit=product,
             ours=partial(ours.predict, image, flip_test, short_side),
