@@ -30,25 +30,27 @@ help:
 	@echo 'make readme      README.md from nbs/index.ipynb'
 	@echo 'make clean       remove the virtual environment and the built site'
 
+# Compiling all that is installed takes as long as installing it; what is imported Python compiles itself, where it may keep the result.
+INSTALL = $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 $(READY): settings.ini setup.py
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(LOCK),)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(INSTALL) --upgrade pip
+	$(INSTALL) -e '.[dev]'
 else
-	$(BIN)/python -m pip install --quiet --require-hashes -r '$(LOCK)'
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(INSTALL) --require-hashes -r '$(LOCK)'
+	$(INSTALL) --no-deps --no-build-isolation -e .
 endif
 	touch $@
 
 # Table 1 comes first, because it is what most people wait for. What an earlier run has made is shown again; AGAIN=1 measures times anew.
 # So many processes share the images and the cores. Two are sooner done with small networks than one with all threads; a GPU
-# is for one, and what is wrong with files of one's own one process says once.
+# is for one, and what is wrong with files of one's own one process says once. Drawn people are small: eight at a time are quicker.
 PROCESSES ?= $(if $(DATA)$(WEIGHTS)$(shell which nvidia-smi 2>/dev/null),1,2)
 CORES = $(shell getconf _NPROCESSORS_ONLN)
 THREADS = $(shell expr '(' $(CORES) + $(PROCESSES) - 1 ')' / $(PROCESSES))
 TOGETHER = OMP_NUM_THREADS=$(THREADS) $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) --no-python
-MEASURE = $(if $(filter-out 1,$(PROCESSES)),$(TOGETHER)) $(BIN)/logocap-tables $(if $(DATA),--data '$(DATA)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(WEIGHTS),--weights $(WEIGHTS)) --out '$(OUT)'
+MEASURE = $(if $(filter-out 1,$(PROCESSES)),$(TOGETHER)) $(BIN)/logocap-tables $(if $(DATA),--data '$(DATA)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(WEIGHTS),--weights $(WEIGHTS)) --out '$(OUT)' $(if $(DATA)$(WEIGHTS),,--batch-size 8)
 tables: $(READY)
 	$(MEASURE) --table '$(TABLE)' $(if $(filter all 4,$(TABLE)),--times) $(if $(AGAIN),--again) $(OPTIONS)
 
