@@ -81,6 +81,8 @@ def load_batches(
 # %% ../nbs/15_command.ipynb #2d5c0b11
 class Processes:
     "This process among those that `torchrun` started, or alone."
+    store = None # what all processes can read and write, once they have met
+
     def __init__(self,
         device:str=None, # cuda, mps or cpu; None: the fastest there is
         patient:bool=False, # wait for each other for days: for those who share images, not steps
@@ -95,7 +97,8 @@ class Processes:
             number = os.environ.get('LOCAL_RANK', self.device.index or 0)
             self.device = torch.device('cuda', int(number))
             torch.cuda.set_device(self.device) # before NCCL, which takes the current one
-        if self.world > 1 and not dist.is_initialized(): self._connect(patient)
+        if self.world == 1: self.store = dist.HashStore()
+        elif not dist.is_initialized(): self._connect(patient)
 
     def _connect(self, patient):
         "Meet the other processes."
@@ -106,10 +109,10 @@ class Processes:
         if os.environ.get('LOCAL_WORLD_SIZE') == str(self.world):
             count = os.environ.get('TORCHELASTIC_RESTART_COUNT')
         store = next(dist.rendezvous('env://'))[0]
+        Processes.store = dist.PrefixStore(f'start {count or 0}', store)
         backend = 'nccl' if self.device.type == 'cuda' and not patient else 'gloo'
         dist.init_process_group(
-            backend, store=dist.PrefixStore(f'start {count or 0}', store),
-            rank=self.rank, world_size=self.world,
+            backend, store=self.store, rank=self.rank, world_size=self.world,
             timeout=timedelta(days=7) if patient else None)
 
     def any(self,
@@ -134,6 +137,30 @@ class Processes:
         things = [thing]
         self.dist.broadcast_object_list(things, src=0)
         return things[0]
+
+    def take(self,
+        task:str, # any name that no other task has
+    ) -> bool: # whether it is this process's now
+        "Whether no process has taken a task before."
+        return self.store.add(f'taken {task}', 1) == 1
+
+    def done(self,
+        task:str, # that this process took
+    ):
+        "Let the others know that a task is done."
+        self.store.set(f'done {task}', '')
+
+    def are_done(self,
+        tasks:list, # names
+    ) -> bool:
+        "Whether these tasks are done, by whichever process."
+        return self.store.check([f'done {task}' for task in tasks])
+
+    def wait_for(self,
+        tasks:list, # names
+    ):
+        "Until these tasks are done."
+        self.store.wait([f'done {task}' for task in tasks], timedelta(days=7))
 
     def close(self):
         "End the conversation with the others."

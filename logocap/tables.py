@@ -6,23 +6,27 @@
 __all__ = ['DETECTION_MODULES', 'WINDOW_SIDES', 'PACKAGES', 'ABLATION_ROWS', 'TRAINED_ROWS', 'TRAINED_LEVELS', 'AHEAD',
            'bound_results', 'own_data', 'paper', 'paper_rows', 'quoted_differences', 'over_seeds', 'points',
            'gap_closed', 'resample', 'Scales', 'code_hash', 'save_detections', 'load_detections', 'Detector',
-           'network_facts', 'detection_files', 'detections_of', 'detect_for_first', 'bound_rows', 'show_bound',
-           'save_figure', 'table_frame', 'markdown_table', 'csv_table', 'tex_table', 'write_table', 'provenance',
-           'options_of', 'measure_table1', 'table1_lines', 'share_text', 'table1_note', 'write_table1', 'make_table1',
-           'measure_ablations', 'ablation_lines', 'ablation_remarks']
+           'network_facts', 'detection_files', 'detection_parts', 'Missing', 'find_missing', 'SharedWork',
+           'detect_for_first', 'detections_of', 'bound_rows', 'show_bound', 'save_figure', 'table_frame',
+           'markdown_table', 'csv_table', 'tex_table', 'write_table', 'provenance', 'options_of', 'measure_table1',
+           'table1_lines', 'share_text', 'table1_note', 'write_table1', 'make_table1', 'measure_ablations',
+           'ablation_lines', 'ablation_remarks']
 
 # %% ../nbs/19_tables.ipynb #8b3b0801
+import copy
 import functools
 import hashlib
 import io
 import json
 import platform
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 import numpy as np
 import torch
 from torch import nn
@@ -261,7 +265,7 @@ class Detector:
         device:str=None, # cuda, mps or cpu; None: the fastest there is
         fresh:bool=False, # compute again what is there
         limit:int=None, # the first images only, for a trial
-        procs:Processes=None, # that share the images, see `detect_for_first`; None: this one alone
+        procs:Processes=None, # that share the images, see `SharedWork`; None: this one alone
     ):
         self.folder = folder
         self.cache = Path(cache)
@@ -276,20 +280,22 @@ class Detector:
         self.procs = procs or Processes(device)
         self.made = set()  # files written by this object
         self.computed = 0  # images that went through a network
-        self.last = None, None  # checkpoint and network loaded last
+        self.loaded = {}  # what was asked for last → network; copies of this object share it
         self.seen = {}  # checkpoint → its own short side, width and method
 
     def load(self,
         weights, # checkpoint or name of embedded weights
     ): # a `PoseNetwork` of whatever method, or Scales of one
         "The network on its device, with the short side in use; raises as `load_network` does."
-        if self.last[0] != weights:
+        asked = str(weights), self.short_side, self.scales
+        if asked not in self.loaded:
             model = optimized(load_network(weights, self.device))
-            self.seen[weights] = model.short_side, model.widths['width'], model.method
+            self.seen[str(weights)] = model.short_side, model.widths['width'], model.method
             if self.short_side is not None: model.short_side = self.short_side
             if self.scales != (1,): model = Scales(model, self.scales).eval()
-            self.last = weights, model
-        return self.last[1]
+            self.loaded.clear()
+            self.loaded[asked] = model
+        return self.loaded[asked]
 
     def image_ids(self,
         all_images:bool=False, # images without annotated people too
@@ -307,8 +313,8 @@ def network_facts(
     """What the tables say of a network, which is loaded for that once at most.
 
     Raises as `LogoCap.from_pretrained` does."""
-    if weights not in detector.seen: detector.load(weights)
-    short_side, width, method = detector.seen[weights]
+    if str(weights) not in detector.seen: detector.load(weights)
+    short_side, width, method = detector.seen[str(weights)]
     if detector.short_side is not None: short_side = detector.short_side
     return short_side, width, method
 
@@ -336,6 +342,106 @@ def detection_files(
     return files
 
 # %% ../nbs/19_tables.ipynb #3d3518f3
+def detection_parts(
+    detector:Detector, # with folder and options
+    weights, # checkpoint or name of embedded weights
+    levels:tuple, # some of LEVELS and ABLATIONS
+    all_images:bool=False, # images without annotated people too
+) -> list: # pairs: image ids, level → file
+    "The parts that a split is detected in, those with annotated people first."
+    wanted = detector.image_ids(all_images)
+    annotated = len(detector.image_ids())
+    # no process without a part, and the same parts for one and for two
+    share = -(-len(wanted) // max(detector.procs.world, 2))
+    size = max(min(500, share), 1)
+    parts = _in_parts(wanted[:annotated], size) + _in_parts(wanted[annotated:], size)
+    return [(ids, detection_files(detector, weights, ids, levels)) for ids in parts]
+
+def _in_parts(ids, size): return [ids[i:i + size] for i in range(0, len(ids), size)]
+
+@dataclass
+class Missing:
+    "Detections of one network on one split that must be computed."
+    detector:Detector # with folder and options
+    weights:str # checkpoint or name of embedded weights
+    parts:list # pairs: image ids, level → file
+
+    @property
+    def images(self): return sum(len(ids) for ids, _ in self.parts)
+
+def find_missing(
+    detector:Detector, # with folder and options
+    weights, # checkpoint or name of embedded weights
+    parts:list, # as `detection_parts`
+) -> Missing: # of these parts
+    "What is not there, or is to be made afresh and not yet made."
+    def is_missing(file):
+        return not file.is_file() or detector.fresh and file not in detector.made
+
+    found = []
+    for ids, files in parts:
+        missing = {level: file for level, file in files.items() if is_missing(file)}
+        if missing: found.append((ids, missing))
+    return Missing(detector, weights, found)
+
+# %% ../nbs/19_tables.ipynb #5e0f2a11
+_OPTIONS = 'short_side', 'flip_test', 'scales', 'batch_size', 'workers' # of a `Detector`
+
+def _compute(detector, weights, ids, files, task):
+    "Compute and keep a part of the detections, unless another process has taken it."
+    if not detector.procs.take(task): return
+    now = detect_split(
+        detector.load(weights), detector.folder, ids, None, detector.flip_test, tuple(files),
+        detector.batch_size, detector.workers)
+    for level, results in now.items(): save_detections(files[level], results)
+    detector.procs.done(task)
+
+class SharedWork:
+    "Missing detections of several networks, and the processes that compute them."
+    def __init__(self,
+        jobs:list, # of `Missing`, one at least
+    ):
+        self.jobs = jobs
+        self.procs = jobs[0].detector.procs
+        self.tasks = []  # names of each job's parts
+        self.left = deque()  # what this process has not tried to take
+        said = []
+        for job in jobs:
+            tasks = [uuid4().hex for _ in job.parts]
+            self.tasks.append(tasks)
+            for part, task in zip(job.parts, tasks):
+                self.left.append((job.detector, job.weights, *part, task))
+            folder = job.detector.folder
+            places = folder.annotation_file, folder.image_folder
+            options = {name: getattr(job.detector, name) for name in _OPTIONS}
+            said.append((places, options, job.weights, job.parts, tasks))
+        self.procs.from_first(said)
+
+    def complete(self,
+        number:int, # of the job
+    ):
+        "Take parts, later jobs' too, until all of this one's are done by whichever process."
+        job, tasks = self.jobs[number], self.tasks[number]
+        while self.left and not self.procs.are_done(tasks): _compute(*self.left.popleft())
+        self.procs.wait_for(tasks)
+        job.detector.computed += job.images
+        for _, files in job.parts: job.detector.made.update(files.values())
+
+def detect_for_first(
+    detector:Detector, # of a process that is not the first
+):
+    "Take parts of whatever the first process asks for, until it has nothing more to ask."
+    folders = {}
+    while jobs := detector.procs.from_first():
+        for places, options, weights, parts, tasks in jobs:
+            if places not in folders:
+                annotations, images = places
+                folders[places] = CocoFolder(annotations=annotations, images=images)
+            own = copy.copy(detector)
+            vars(own).update(options, folder=folders[places])
+            for part, task in zip(parts, tasks): _compute(own, weights, *part, task)
+
+# %% ../nbs/19_tables.ipynb #5e0f2a12
 def detections_of(
     detector:Detector, # with folder and options
     weights, # checkpoint or name of embedded weights
@@ -343,71 +449,14 @@ def detections_of(
     all_images:bool=False, # images without annotated people too
 ) -> dict: # level → detections in COCO's results format, by image id
     "Detections of a network: what is kept is read, what is missing is computed and kept."
-    wanted = detector.image_ids(all_images)
-    annotated = len(detector.image_ids())
-    # no process without a part, and the same parts for one and for two
-    share = -(-len(wanted) // max(detector.procs.world, 2))
-    size = max(min(500, share), 1)
-    parts = _in_parts(wanted[:annotated], size) + _in_parts(wanted[annotated:], size)
-    todo, files = [], []
-    for ids in parts:
-        files.append(detection_files(detector, weights, ids, levels))
-        missing = {level: f for level, f in files[-1].items() if _is_missing(detector, f)}
-        if missing: todo.append((ids, missing))
-    _share_out(detector, weights, todo)
+    parts = detection_parts(detector, weights, levels, all_images)
+    missing = find_missing(detector, weights, parts)
+    if missing.parts: SharedWork([missing]).complete(0)
 
     found = {level: [] for level in levels}
-    for of_part in files:
-        for level, file in of_part.items(): found[level] += load_detections(file)
+    for _, files in parts:
+        for level, file in files.items(): found[level] += load_detections(file)
     return {level: sorted(results, key=lambda r: r['image_id']) for level, results in found.items()}
-
-def _in_parts(ids, size):
-    "A list cut into parts, so that an interrupted run loses one part at most."
-    return [ids[i:i + size] for i in range(0, len(ids), size)]
-
-def _is_missing(detector, file):
-    "Whether detections must be computed: not there, or to be made afresh and not yet made."
-    if not file.is_file(): return True
-    return detector.fresh and file not in detector.made
-
-def _compute(detector, weights, todo):
-    "Compute and keep this process's share of parts: pairs of image ids and level → file."
-    for ids, files in todo[detector.procs.rank::detector.procs.world]:
-        now = detect_split(
-            detector.load(weights), detector.folder, ids, None, detector.flip_test, tuple(files),
-            detector.batch_size, detector.workers)
-        for level, results in now.items(): save_detections(files[level], results)
-
-# %% ../nbs/19_tables.ipynb #5e0f2a11
-_OPTIONS = 'short_side', 'flip_test', 'scales', 'batch_size', 'workers' # of a `Detector`
-
-def _share_out(detector, weights, todo):
-    "Have all processes compute what is missing: as `_compute`."
-    if not todo: return
-    folder = detector.folder
-    places = dict(annotations=folder.annotation_file, images=folder.image_folder)
-    options = {name: getattr(detector, name) for name in _OPTIONS}
-    detector.procs.from_first((places, options, weights, todo))
-    _compute(detector, weights, todo)
-    detector.procs.wait()
-    for ids, files in todo:
-        detector.computed += len(ids)
-        detector.made.update(files.values())
-
-def detect_for_first(
-    detector:Detector, # of a process that is not the first
-):
-    "Compute what the first process asks for, until it has nothing more to ask."
-    last = None
-    while job := detector.procs.from_first():
-        places, options, weights, todo = job
-        if places != last: detector.folder = CocoFolder(**places)
-        if {name: getattr(detector, name) for name in _OPTIONS} != options:
-            detector.last = None, None
-        vars(detector).update(options)
-        last = places
-        _compute(detector, weights, todo)
-        detector.procs.wait()
 
 # %% ../nbs/19_tables.ipynb #ba2693fd
 WINDOW_SIDES = (1, 3, 5, 7, 9, 11, 15, 21, 31)  # for the figure of AP against window side

@@ -5,15 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import logocap.predict
+from logocap.coco import CocoFolder
 from logocap.keypoints import PERSON
 from logocap.predict import keep_results, lines_kept, merged, share_files, stream_poses
-from logocap.tables import own_data
+from logocap.tables import Detector, SharedWork, detection_parts, find_missing, own_data
 
 BIN = Path(sys.executable).parent
 RUNS = 'alone', 'shared'
@@ -86,6 +89,35 @@ def test_tables(run, tiny, tmp_path):
     for name in ('baseline', 'logocap'):
         file = f'detections-{name}.json'
         assert_same_people(tmp_path / 'alone' / file, tmp_path / 'shared' / file)
+
+
+def test_nobody_waits_idly(tiny, tmp_path):
+    "While another process computes the last part of a network, this one goes on with the next."
+    val, occluded = (CocoFolder(own_data('people'), split) for split in ('val', 'occluded'))
+    first = Detector(val, tmp_path, 64, device='cpu', limit=1)
+    second = Detector(occluded, tmp_path, 64, device='cpu', limit=1, procs=first.procs)
+    jobs = []
+    for detector in (first, second):
+        parts = detection_parts(detector, tiny, ('none',))
+        jobs.append(find_missing(detector, tiny, parts))
+    work = SharedWork(jobs)
+    [task] = work.tasks[0]
+    assert first.procs.take(task)  # as if by another process
+
+    later = jobs[1].parts[0][1]['none']
+
+    def other():
+        while not later.is_file():
+            time.sleep(0.01)
+        first.procs.done(task)
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    work.complete(0)
+    assert later.is_file()
+    assert not jobs[0].parts[0][1]['none'].is_file()  # the other one's business
+    work.complete(1)
+    assert (first.computed, second.computed) == (1, 1)
 
 
 def test_interrupted(tmp_path):

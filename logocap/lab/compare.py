@@ -490,7 +490,6 @@ def _at_side(detector, side, images):
     "The same detector with another size of its input, and the first images only."
     at = copy.copy(detector)
     at.short_side = side
-    at.last = None, None
     at.limit = min(images, detector.limit or images)
     at.made = set()
     return at
@@ -620,7 +619,6 @@ def _score_prior(detectors, networks):
         method = network_facts(main, w)[2]  # reads the network, once for all splits
         names = {level: name for name, (m, level) in PRIOR_ROWS.items() if m == method}
         for split, detector in detectors.items():
-            detector.last = main.last
             ids = detector.image_ids()
             for level, results in detections_of(detector, w, tuple(names)).items():
                 row = scores.setdefault(names[level], {}).setdefault(split, {})

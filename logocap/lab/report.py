@@ -6,8 +6,9 @@
 __all__ = ['ERRORS', 'ERROR_NOTE', 'TRAINED_HOW', 'KINDS', 'PARTS', 'keypoint_errors', 'match_greedily', 'count_errors',
            'measure_errors', 'error_lines', 'show_errors', 'refinement', 'measure_figure4', 'figure4_json',
            'show_figure4', 'Part', 'report_page', 'Job', 'occluded_detectors', 'prior_lines', 'prior_note',
-           'choose_networks', 'ablated_files', 'missing_networks', 'Step', 'plan_steps', 'seconds_an_image', 'Progress',
-           'part_key', 'kept_part', 'keep_part', 'make_parts', 'tables_command', 'data_command']
+           'choose_networks', 'ablated_files', 'missing_networks', 'Step', 'plan_steps', 'seconds_an_image',
+           'expected_seconds', 'Progress', 'part_key', 'kept_part', 'keep_part', 'make_parts', 'tables_command',
+           'data_command']
 
 # %% ../../nbs/lab/01_report.ipynb #280001f5
 import argparse
@@ -36,11 +37,12 @@ from ..center_offset import suppress_duplicates
 from ..checkpoints import OTHERS, embedded_weights, find_weights
 from ..command import Processes, command
 from ..predict import detect_split
-from ..tables import (
-    ABLATION_ROWS, TRAINED_LEVELS, TRAINED_ROWS, Detector, ablation_lines, ablation_remarks,
-    detect_for_first, detections_of, markdown_table, measure_ablations, measure_table1,
-    network_facts, options_of, own_data, paper, points, provenance, save_figure, share_text,
-    table1_lines, table1_note, write_table, write_table1)
+from logocap.tables import (
+    ABLATION_ROWS, TRAINED_LEVELS, TRAINED_ROWS, Detector, Missing, SharedWork, ablation_lines,
+    ablation_remarks, detect_for_first, detection_parts, detections_of, markdown_table,
+    find_missing, measure_ablations, measure_table1, network_facts, options_of, own_data, paper,
+    points, provenance, save_figure, share_text, table1_lines, table1_note, write_table,
+    write_table1)
 from .compare import (
     PRIOR_ROWS, folder_faults, folder_notes, folder_splits, here_cells, image_matches,
     measure_prior,
@@ -871,6 +873,15 @@ class Step:
     levels:tuple # empty: those of its method in the table of other methods
     all_images:bool=False # images without annotated people too
 
+    def missing(self) -> Missing:
+        "What is to be computed; raises ValueError or FileNotFoundError for a faulty checkpoint."
+        levels = self.levels
+        if not levels:
+            method = network_facts(self.detector, self.weights)[2]
+            levels = tuple(level for m, level in PRIOR_ROWS.values() if m == method)
+        parts = detection_parts(self.detector, self.weights, levels, self.all_images)
+        return find_missing(self.detector, self.weights, parts)
+
 def _needs(job, part):
     "What a part looks at: detector, checkpoint, levels, whether all images."
     main, networks = job.detector, job.networks
@@ -932,6 +943,24 @@ def seconds_an_image(
         images += len(ids)
     return (time.perf_counter() - start) / images
 
+def expected_seconds(
+    jobs:list, # of `Missing`, one at least
+) -> list: # seconds of all processes together, for each job
+    "How long detection will take, by what an image costs with one level and with many."
+    def levels_of(job): return tuple(job.parts[0][1])
+    most = max(jobs, key=lambda job: len(levels_of(job)))
+    detector, weights, levels = most.detector, most.weights, levels_of(most)
+    one = more = seconds_an_image(detector, weights, levels[-1:])
+    if len(levels) > 1:
+        whole = seconds_an_image(detector, weights, levels)
+        more = max(whole - one, 0) / (len(levels) - 1)
+
+    costs = []
+    for job in jobs:
+        seconds = [len(ids) * (one + more * (len(files) - 1)) for ids, files in job.parts]
+        costs.append(sum(seconds) / detector.procs.world)
+    return costs
+
 def _in_words(seconds):
     "A time as people say it."
     if seconds < 90: return f'{seconds:.0f} s'
@@ -943,55 +972,44 @@ class Progress:
         steps:list, # every `Step`
     ):
         self.steps = steps
-        self.done = 0
-        self.images = 0
-        self.expected = 0. # seconds of what is done, as they were expected
-        self.start = time.perf_counter()
-        self.one, self.more = 0., 0. # seconds an image with one level, and for each other one
+        self.todo = [] # those of which something is missing
+        self.done = 0 # of these
+        self.work = None # `SharedWork` of them
+        self.costs = [] # the seconds that each is expected to take
 
     def say(self, text): print(f'logocap-tables: {text}', file=sys.stderr, flush=True)
 
-    def cost(self, step):
-        "Seconds that a step is expected to take, and its images."
-        images = len(step.detector.image_ids(step.all_images))
-        return images * (self.one + self.more * max(len(step.levels) - 1, 0)), images
-
     def begin(self, parts):
-        "Measure for a second, and say what is to come."
+        "Measure for a second, say what is to come, and let all processes begin."
         if not parts: return self.say('nothing to detect: all of it is kept from an earlier run')
-        if not self.steps: return self.say(f'parts {", ".join(parts)}: nothing to detect')
-        for step in self.steps: network_facts(step.detector, step.weights) # faults first
-        first = max(self.steps, key=lambda step: len(step.levels))
-        levels = first.levels or ('full',)
-        if first.levels:
-            self.one = seconds_an_image(first.detector, first.weights, levels[-1:])
-            whole = seconds_an_image(first.detector, first.weights, levels)
-            self.more = max(whole - self.one, 0) / max(len(levels) - 1, 1)
-        costs = [self.cost(step) for step in self.steps]
-        networks = len({str(step.weights) for step in self.steps})
+        missing = [step.missing() for step in self.steps]
+        self.todo = [step for step, job in zip(self.steps, missing) if job.parts]
+        jobs = [job for job in missing if job.parts]
+        if not jobs: return self.say(f'parts {", ".join(parts)}: nothing to detect')
+        self.costs = expected_seconds(jobs)
+        networks = len({str(job.weights) for job in jobs})
         self.say(f'parts {", ".join(parts)}: {networks} networks look at '
-                 f'{sum(images for _, images in costs):,} images; about '
-                 f'{_in_words(sum(seconds for seconds, _ in costs))} of detection here, less what '
-                 'an earlier run has kept')
+                 f'{sum(job.images for job in jobs):,} images; '
+                 f'about {_in_words(sum(self.costs))} of detection here')
         self.start = time.perf_counter()
+        self.work = SharedWork(jobs)
 
     def run(self, step):
-        "Detect, keep, and say so."
-        start = time.perf_counter()
-        levels = step.levels
-        if not levels:
-            method = network_facts(step.detector, step.weights)[2]
-            levels = tuple(level for m, level in PRIOR_ROWS.values() if m == method)
-        detections_of(step.detector, step.weights, levels, step.all_images)
+        "Have a step done, if anything of it is missing, and say so; in their order."
+        if step not in self.todo[self.done:]: return
+        number = self.todo.index(step)
+        self.work.complete(number)
         self.done += 1
-        seconds, images = self.cost(step)
-        self.expected += seconds
-        left = sum(self.cost(other)[0] for other in self.steps[self.done:])
+        left = sum(self.costs[self.done:])
         spent = time.perf_counter() - self.start
-        if self.expected: left *= spent / self.expected
-        self.say(f'{self.done} of {len(self.steps)}: {step.weights}, {images} images of '
-                 f'{step.detector.folder.split}, {time.perf_counter() - start:.0f} s; '
+        left *= spent / max(sum(self.costs[:self.done]), 1e-9)
+        self.say(f'{self.done} of {len(self.todo)}: {step.weights}, '
+                 f'{self.work.jobs[number].images} images of {step.detector.folder.split}; '
                  f'about {_in_words(left)} of detection left')
+
+    def finish(self):
+        "Have all steps done, so that no process detects any more."
+        for step in self.todo[self.done:]: self.run(step)
 
 # %% ../../nbs/lab/01_report.ipynb #fbd95bdf
 def part_key(
@@ -1055,7 +1073,7 @@ _MAKERS = {
     'figure4': _part_figure4,
     'prior': _part_prior}
 PARTS = tuple(_MAKERS)  # what `--table` takes, besides all and test-dev
-_TIMED = '4', 'figure2', 'prior'  # parts with times
+_TIMED = '4', 'figure2', 'prior'  # parts with times, made last, when no process detects any more
 
 @contextlib.contextmanager
 def _all_threads(detector):
@@ -1096,25 +1114,30 @@ def make_parts(
         wanted = [part for part in PARTS
                   if part != 'prior' or networks['prior'] or data is None]
     kept = {part: kept_part(job, part) for part in wanted}
-    missing = [part for part in wanted if kept[part] is None]
+    in_turn = sorted(wanted, key=lambda part: part in _TIMED)
+    missing = [part for part in in_turn if kept[part] is None]
     steps = plan_steps(job, missing)
     progress = Progress([step for part in missing for step in steps[part]])
     progress.begin(missing)
-    made = []
-    for part in wanted:
+    made = {}
+    for part in in_turn:
         shown = kept[part]
         if shown is None:
             for step in steps[part]: progress.run(step)
-            timing = _all_threads(detector) if part in _TIMED else contextlib.nullcontext()
+            timing = contextlib.nullcontext()
+            if part in _TIMED:
+                progress.finish()
+                timing = _all_threads(detector)
             with timing:
                 if part == '4' and times: job.speed = times()
                 shown = _MAKERS[part](job)
             keep_part(job, part, shown)
-        made.append(shown)
+        made[part] = shown
         body = f'\n{markdown_table(shown.lines)}' if shown.lines else ''
         below = ' '.join([shown.note, *shown.remarks])
         print(f'{shown.title}\n{body}\n{below}\n', flush=True)
-    if table == 'all': write_text(out/'report.html', report_page(made, out))
+    if table == 'all':
+        write_text(out/'report.html', report_page([made[part] for part in wanted], out))
 
 # %% ../../nbs/lab/01_report.ipynb #9f1b5dbe
 def _read_scales(scales):
