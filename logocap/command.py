@@ -172,7 +172,7 @@ def install_line(
 ) -> str: # to be typed into a terminal
     "The line that installs packages for this Python."
     found = shutil.which('python')
-    is_first = found is not None and Path(found) == Path(sys.executable)
+    is_first = found is not None and Path(found).parent == Path(sys.executable).parent
     python = 'python' if is_first else sys.executable
     return f'{python} -m pip install {" ".join(packages)}'
 
