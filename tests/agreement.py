@@ -14,6 +14,7 @@ import io
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 from logocap.keypoints import SIGMAS
+from logocap.lab.export import partners
 
 ROUNDING = 1e-4  # of the highest value: ten times what the layers of the network add up to
 TIES = 0.01  # of all keypoints
@@ -23,19 +24,6 @@ CELL = 1.0  # px of the network's input, of the maps that places are read off
 def ties_allowed(keypoints):
     "The expected number and three standard deviations: about one set in a thousand has more."
     return TIES * keypoints + 3 * (TIES * keypoints) ** 0.5
-
-
-def partners(p, q):
-    """Pairs of one person, by position in two lists P×17×3.
-
-    Each is the other's nearest, with half of the keypoints within a cell.
-    """
-    if not len(p) or not len(q):
-        return np.zeros((0, 2), int)
-    apart = np.median(np.linalg.norm(p[:, None, :, :2] - q[None, ..., :2], axis=-1), -1)
-    near = np.array(list(enumerate(apart.argmin(1))))
-    mutual = apart.argmin(0)[near[:, 1]] == near[:, 0]
-    return near[mutual & (apart[near[:, 0], near[:, 1]] < CELL)]
 
 
 def same_centers(ours, theirs):

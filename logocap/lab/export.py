@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'OPSETS', 'PACKAGES', 'OLDEST', 'LIMIT', 'window_factors', 'reweigh_factors', 'PixelsToPoses', 'need',
-           'to_program', 'about', 'ExportedPoses', 'pose_differences', 'check_exported', 'export_network',
+           'to_program', 'about', 'ExportedPoses', 'partners', 'pose_differences', 'check_exported', 'export_network',
            'export_command', 'onnx_predictor']
 
 # %% ../../nbs/lab/03_export.ipynb #expt0002
@@ -333,6 +333,19 @@ class ExportedPoses:
         keypoints = np.concatenate([xy, poses[..., 2:]], -1)
         return Poses(keypoints, scores, image, skeleton=self.skeleton)
 
+# %% ../../nbs/lab/03_export.ipynb #expt0041
+def partners(
+    ours:np.ndarray, # people×K×3
+    theirs:np.ndarray, # people×K×3, in any order
+) -> np.ndarray: # pairs×2 positions in both
+    "The same people: each other's nearest, with half of the keypoints within 1 px."
+    if not len(ours) or not len(theirs): return np.zeros((0, 2), int)
+    apart = np.linalg.norm(ours[:, None, :, :2] - theirs[None, ..., :2], axis=-1)
+    middle = np.median(apart, -1)
+    near = np.array(list(enumerate(middle.argmin(1))))
+    mutual = middle.argmin(0)[near[:, 1]] == near[:, 0]
+    return near[mutual & (middle[near[:, 0], near[:, 1]] < 1)]
+
 # %% ../../nbs/lab/03_export.ipynb #expt0021
 LIMIT = .05 # px that an exported file's keypoints may lie from the network's
 
@@ -342,22 +355,16 @@ def pose_differences(
 ) -> tuple: # largest distance of two keypoints in px, without ties; number of ties; of people alone
     """How far the same people's keypoints lie apart.
 
-    A tie: keypoints that lie LIMIT or more apart, but have the same score. The same people are each
-    other's nearest, with half of the keypoints within 1 px; the others, ours and theirs, are alone.
+    A tie: keypoints that lie LIMIT or more apart, but have the same score. Alone are those, ours
+    and theirs, who have no partner.
     """
-    people = len(ours) + len(theirs)
-    if not len(ours) or not len(theirs): return 0., 0, people
-    apart = np.linalg.norm(ours[:, None, :, :2] - theirs[:, :, :2], axis=-1)
-    middle = np.median(apart, -1)
-    nearest = middle.argmin(1)
-    pairs = [(i, j) for i, j in enumerate(nearest)
-             if middle[:, j].argmin() == i and middle[i, j] < 1]
-    if not pairs: return 0., 0, people
-
-    i, j = np.array(pairs).T
+    i, j = partners(ours, theirs).T
+    alone = len(ours) + len(theirs) - 2 * len(i)
+    if not len(i): return 0., 0, alone
+    apart = np.linalg.norm((ours[i] - theirs[j])[..., :2], axis=-1)
     change = np.abs(ours[i, :, 2] - theirs[j, :, 2])
-    ties = (apart[i, j] >= LIMIT) & (change <= 1e-5 * np.abs(theirs[j, :, 2]).max())
-    return float(np.where(ties, 0, apart[i, j]).max()), int(ties.sum()), people - 2 * len(pairs)
+    ties = (apart >= LIMIT) & (change <= 1e-5 * np.abs(theirs[j, :, 2]).max())
+    return float(np.where(ties, 0, apart).max()), int(ties.sum()), alone
 
 # %% ../../nbs/lab/03_export.ipynb #ee012c91
 def check_exported(
