@@ -97,8 +97,12 @@ def example_fields(
 def highest_of_3x3(
     maps:torch.Tensor, # B×H×W
 ) -> torch.Tensor: # B×H×W
-    "The highest value of each pixel's 3×3 neighborhood."
-    return F.max_pool2d(maps[:, None], 3, 1, 1)[:, 0]
+    "The highest value of each pixel's 3×3 neighborhood: along columns, then along rows."
+    padded = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
+    highest = torch.maximum(padded[:, :-2], padded[:, 2:]) # above and below
+    highest = torch.maximum(highest, padded[:, 1:-1])
+    beside = torch.maximum(highest[..., :-2], highest[..., 2:])
+    return torch.maximum(beside, highest[..., 1:-1])
 
 # %% ../nbs/03_center_offset.ipynb #94d654fe
 def find_centers(
