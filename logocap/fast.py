@@ -46,7 +46,7 @@ class FusedConv(nn.Module):
         self.padding = weight.shape[-1] // 2
         self.relu = relu
         self.exact = exact
-        self.packed = None # the kernels in oneDNN's own order, see below
+        self.packed = None # what oneDNN asks for, see below
 
     def step_by_step(self, x, other=None):
         "As `forward`, on any device."
@@ -76,17 +76,17 @@ def fused(
 @patch
 def in_one_pass(self:FusedConv, x, other=None):
     "As `forward`, by oneDNN."
-    padding, stride, dilation = [self.padding] * 2, [self.stride] * 2, [1, 1]
     if self.packed is None:
-        self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            self.weight.to_mkldnn(), padding, stride, dilation, 1, list(x.shape))
+        numbers = [self.padding] * 2, [self.stride] * 2, [1, 1], 1
+        kernels = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            self.weight.to_mkldnn(), *numbers, list(x.shape))
+        self.packed = kernels, self.bias, *numbers
 
     convolve = torch.ops.mkldnn._convolution_pointwise
-    fixed = self.packed, self.bias, padding, stride, dilation, 1
     if other is None:
-        return convolve(x, *fixed, 'relu' if self.relu else 'none', [], '')
+        return convolve(x, *self.packed, 'relu' if self.relu else 'none', [], '')
     last = 'relu' if self.relu else None
-    return convolve.binary(x, other, *fixed, 'add', 1., last, [], '')
+    return convolve.binary(x, other, *self.packed, 'add', 1., last, [], '')
 
 # %% ../nbs/16_fast.ipynb #fast0106
 @functools.cache
@@ -369,7 +369,8 @@ class FastMessagePassing(nn.Module):
         convs = [fused(cmp[0], cmp[1]), second, fused(cmp[6], cmp[7])]
 
         on_cpu = cmp[0].weight.device.type == 'cpu'
-        self.winograd = on_cpu and dtype == torch.float32
+        narrowest = min(len(conv.weight) for conv in convs) # channels
+        self.winograd = on_cpu and dtype == torch.float32 and narrowest >= 128
         if self.winograd: convs = [WindowConv(conv, size) for conv in convs]
         self.convs = nn.ModuleList(convs).to(dtype=dtype)
         self.last = fused(cmp[9], relu=False, exact=True)
