@@ -95,12 +95,12 @@ def example_fields(
 
 # %% ../nbs/03_center_offset.ipynb #c8d9b725
 def highest_of_3x3(
-    maps:torch.Tensor, # B×H×W
-) -> torch.Tensor: # B×H×W
+    maps:torch.Tensor, # …×H×W
+) -> torch.Tensor: # …×H×W
     "The highest value of each pixel's 3×3 neighborhood: along columns, then along rows."
     padded = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
-    highest = torch.maximum(padded[:, :-2], padded[:, 2:]) # above and below
-    highest = torch.maximum(highest, padded[:, 1:-1])
+    highest = torch.maximum(padded[..., :-2, :], padded[..., 2:, :]) # above and below
+    highest = torch.maximum(highest, padded[..., 1:-1, :])
     beside = torch.maximum(highest[..., :-2], highest[..., 2:])
     return torch.maximum(beside, highest[..., 1:-1])
 

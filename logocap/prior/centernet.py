@@ -8,11 +8,11 @@ __all__ = ['METHOD', 'find_peaks', 'match_peaks', 'CenterNet', 'centernet_losses
 # %% ../../nbs/prior/00_centernet.ipynb #c0a10003
 import torch
 from torch import nn
-import torch.nn.functional as F
 from ..keypoints import PERSON, Skeleton
 from ..hrnet import HRNet
-from ..center_offset import find_centers, initial_poses, pointwise_head, score_poses
-from ..center_offset import unflip_heatmaps, unflip_mean, unflip_offsets, upsample
+from ..center_offset import (
+    find_centers, highest_of_3x3, initial_poses, pointwise_head, score_poses, unflip_heatmaps,
+    unflip_mean, unflip_offsets, upsample)
 from ..adaptation import parabola_top, pose_scores
 from ..losses import fast_loss
 from ..model import PoseNetwork
@@ -28,7 +28,7 @@ def find_peaks(
     "The highest peaks of each keypoint's heatmap by 3×3 non-maximum suppression."
     maps = heatmaps.float()
     h, w = maps.shape[-2:]
-    is_peak = (maps == F.max_pool2d(maps, 3, 1, 1)) & (maps > threshold)
+    is_peak = (maps == highest_of_3x3(maps)) & (maps > threshold)
     height, index = (maps * is_peak).flatten(2).topk(min(n, h * w)) # B×K×n
     logs = maps.flatten(2).clamp(min=1e-6).log()
 
