@@ -99,10 +99,8 @@ def highest_of_3x3(
 ) -> torch.Tensor: # …×H×W
     "The highest value of each pixel's 3×3 neighborhood: along columns, then along rows."
     padded = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
-    highest = torch.maximum(padded[..., :-2, :], padded[..., 2:, :]) # above and below
-    highest = torch.maximum(highest, padded[..., 1:-1, :])
-    beside = torch.maximum(highest[..., :-2], highest[..., 2:])
-    return torch.maximum(beside, highest[..., 1:-1])
+    highest = padded[..., :-2, :].maximum(padded[..., 1:-1, :]).maximum(padded[..., 2:, :])
+    return highest[..., :-2].maximum(highest[..., 1:-1]).maximum(highest[..., 2:])
 
 # %% ../nbs/03_center_offset.ipynb #94d654fe
 def find_centers(
